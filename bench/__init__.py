@@ -1,0 +1,1 @@
+"""What a relayed chunk costs; see README.md beside this file."""

@@ -1,0 +1,76 @@
+"""`holdfast show`."""
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from holdfast.cli import last, options
+from holdfast.cli.answer import describe_end, write_references
+from holdfast.cli.terminal import Terminal
+from holdfast.client import AsyncClient, ServerUnreachable
+from holdfast.events import Outcome, Reference
+from holdfast.settings import RouterSettings, Settings, load
+
+HELP = """
+Show a session: its questions and answers, with references.
+
+\b
+Examples:
+  holdfast show
+  holdfast show 01920f3c-5e1a-7c3b-9d2e-1f0a2b3c4d5e | less
+"""
+
+
+def show(
+    session: Annotated[
+        str, typer.Argument(metavar="SESSION", help="The session's id, or `last`.")
+    ] = last.LAST,
+    url: options.Url = None,
+    config: options.Config = None,
+) -> None:
+    """See HELP."""
+    session_id = last.recall().session_id if session == last.LAST else session
+    settings, terminal = load(config), Terminal()
+    try:
+        asyncio.run(_show(url or options.server_url(settings), session_id, terminal))
+    except ServerUnreachable:
+        if url or not options.database_exists(settings):
+            raise
+        asyncio.run(_show_from_database(settings, session_id, terminal))
+
+
+async def _show(url: str, session_id: str, terminal: Terminal) -> None:
+    async with AsyncClient(url) as client:
+        session = await client.session(session_id)
+        terminal.line(session["title"] or session_id, style="bold")
+        async for message in client.messages(session_id):
+            _write(terminal, message)
+
+
+async def _show_from_database(settings: Settings, session_id: str, terminal: Terminal) -> None:
+    from holdfast.embed import Holdfast
+    from holdfast.http.shapes import message_shape
+
+    # Nobody is asked here, so nobody needs to be there.
+    settings = settings.model_copy(update={"router": RouterSettings()})
+    async with Holdfast(settings=settings, upstreams={}) as hold:
+        for record in await hold.messages(session_id, limit=sys.maxsize):
+            _write(terminal, msgspec.to_builtins(message_shape(record)))
+
+
+def _write(terminal: Terminal, message: dict[str, Any]) -> None:
+    terminal.line()
+    who = "Question" if message["role"] == "user" else f"Answer ({message['upstream']})"
+    terminal.line(f"{who}, {message['created_at']}", style="cyan")
+    if message["content"]:
+        terminal.write(message["content"])
+        terminal.end_line()
+    write_references(terminal, msgspec.convert(message["references"], list[Reference]))
+    if message["status"] == "streaming":
+        terminal.line("(being written)", style="dim")
+    elif message["role"] != "user" and message["outcome"] != Outcome.COMPLETED:
+        text = describe_end(message["outcome"], message["reason"], message["error"])
+        terminal.line(text, style="bold")

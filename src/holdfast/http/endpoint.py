@@ -1,0 +1,147 @@
+"""Between ASGI and the routes' functions: bodies in, responses and error envelopes out.
+
+A route's function takes a `Call` and gives back an ASGI application. Every error that it raises
+becomes the same envelope, in the server and inside somebody else's application alike.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from holdfast import ids
+from holdfast.errors import (
+    BadRequest,
+    CursorAhead,
+    HoldfastError,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from holdfast.events import encode
+from holdfast.http.waiting import ClientGone
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+REQUEST_ID = "holdfast.request_id"
+OWNER = "holdfast.owner"
+LOCAL_OWNER = "local"
+"""The owner of everything while a server has no keys."""
+
+
+class Call(Request):
+    """A request with what the routes need of it."""
+
+    @property
+    def owner(self) -> str:
+        """Whose request it is; set by whoever checks keys."""
+        owner: str = self.scope.get(OWNER, LOCAL_OWNER)
+        return owner
+
+    @property
+    def request_id(self) -> str:
+        """The id by which the request is found in the log."""
+        return request_id(self.scope)
+
+    async def json_body(self, kind: type[T], limit: int) -> T:
+        """The JSON body as `kind`.
+
+        Raises:
+            UnsupportedMediaType: It is not declared as JSON.
+            TooLarge: It has more than `limit` bytes.
+            BadRequest: It is not JSON, or not of this shape; the message says where.
+        """
+        media = self.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+        if media != "application/json" and not media.endswith("+json"):
+            raise UnsupportedMediaType("the body must be JSON, with Content-Type: application/json")
+        body = await self._bounded_body(limit)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"the body does not fit: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"the body is not JSON: {error}") from None
+
+    async def _bounded_body(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.stream():
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number of the query.
+
+        Raises:
+            BadRequest: It is none, or out of bounds.
+        """
+        text = self.query_params.get(name)
+        if text is None:
+            return default
+        if not text.isascii() or not text.isdigit() or not low <= int(text[:10]) <= high:
+            raise BadRequest(f"{name} must be a whole number from {low} to {high}")
+        return int(text)
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[ASGIApp]]
+
+
+class Endpoint:
+    """A route's function as an ASGI application."""
+
+    def __init__(self, handler: Handler) -> None:
+        """Serve `handler`."""
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            response = await self._handler(Call(scope, receive))
+        except ClientGone:
+            return
+        except HoldfastError as error:
+            response = error_response(error, scope)
+        except Exception:
+            logger.exception("request %s failed", request_id(scope))
+            response = error_response(HoldfastError("internal error"), scope)
+        await response(scope, receive, send)
+
+
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """`value` as JSON."""
+    return Response(encode(value), status, headers, media_type="application/json")
+
+
+def error_response(error: HoldfastError, scope: Scope) -> Response:
+    """The envelope of an error."""
+    detail = {
+        "code": error.code,
+        "message": error.message,
+        "request_id": request_id(scope),
+        **error.extra,
+    }
+    body: dict[str, Any] = {"error": detail}
+    if isinstance(error, CursorAhead):
+        body["message"] = error.answer
+    response = json_response(body, error.status)
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def request_id(scope: Scope) -> str:
+    """The request's id, made on first use."""
+    found: str | None = scope.get(REQUEST_ID)
+    if found is None:
+        found = scope[REQUEST_ID] = ids.new_id()
+    return found

@@ -1,0 +1,1 @@
+"""Runs and those who read them: execution, recovery, routing, supervision."""

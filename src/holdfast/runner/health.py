@@ -1,0 +1,43 @@
+"""Whether the upstreams answer."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from holdfast.upstreams.base import Health, Upstream
+
+CHECK_TIMEOUT_S = 5.0
+FRESH_S = 15.0
+"""How long a finding is good: a page that is opened often must not ask the upstreams each time."""
+
+
+class HealthBoard:
+    """The last findings."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        """Look after `upstreams`."""
+        self._upstreams = upstreams
+        self._found: dict[str, Health] = {}
+        self._looked = -FRESH_S
+        self._lock = asyncio.Lock()
+
+    async def look(self) -> Mapping[str, Health]:
+        """The health of each upstream by name, looked up at most every `FRESH_S` seconds."""
+        async with self._lock:
+            if time.monotonic() - self._looked >= FRESH_S:
+                names = list(self._upstreams)
+                healths = await asyncio.gather(*(check(self._upstreams[name]) for name in names))
+                self._found = dict(zip(names, healths, strict=True))
+                self._looked = time.monotonic()
+            return self._found
+
+
+async def check(upstream: Upstream) -> Health:
+    """Ask one upstream whether it could answer; never raises."""
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await upstream.check()
+    except TimeoutError:
+        return Health(False, f"no answer within {CHECK_TIMEOUT_S:g} s")
+    except Exception as error:
+        return Health(False, f"{type(error).__name__}: {error}")

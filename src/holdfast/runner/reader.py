@@ -1,0 +1,116 @@
+"""Reading a run: committed events after a cursor, whether live, resumed or long ended.
+
+There is one way to read. Take what the live run's tail has after the cursor; if it does not
+reach back that far, or the run is not live here, read the store; at the end of what there is,
+wait to be woken. The reader subscribes before it reads, so nothing falls in between, and a seq
+it has is never given again.
+"""
+
+from collections.abc import Callable
+
+from holdfast.errors import HoldfastError, NotFound
+from holdfast.events import Entry, RunEnd
+from holdfast.live.run_log import RunLog
+from holdfast.live.wake import Wake
+from holdfast.store.port import Store
+
+PAGE_ENTRIES = 500
+"""How many entries are given at once: a reader far behind must not hold the loop."""
+
+
+class ReaderBroken(HoldfastError):
+    """The run's owner cannot save any more; come back with the cursor."""
+
+    status = 503
+    code = "store_unavailable"
+
+
+class Reader:
+    """A cursor on one run. Call `close` when done."""
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        after: int,
+        log: RunLog | None,
+        closed: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin after the seq `after`.
+
+        Args:
+            store: Where committed events are.
+            run_id: The run to read.
+            after: The last seq the reader has; 0 for none.
+            log: The run's log if it is live here.
+            closed: Called once by `close`.
+        """
+        self.run_id = run_id
+        self.seq = after
+        self.done = False
+        """The last event was given."""
+        self.wake = Wake()
+        self._store = store
+        self._log = log
+        self._closed = closed
+        self._on_news: Callable[[], None] = self.wake.ring
+        if log is not None:
+            log.listen(self._on_news)
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        """Be called at once, in the turn of the commit, instead of being woken for news."""
+        if self._log is not None:
+            self._log.unlisten(self._on_news)
+            self._log.listen(on_news)
+        self._on_news = on_news
+
+    def poll(self) -> list[Entry] | None:
+        """What the live tail has after the cursor; None: only `next` can tell."""
+        log = self._log
+        entries = log.after(self.seq) if log is not None else None
+        return self._take(entries[:PAGE_ENTRIES]) if entries else None
+
+    def has_all(self) -> bool:
+        """Whether the cursor has reached the last committed entry of the live run."""
+        return self._log is not None and self.seq == self._log.saved_seq
+
+    async def next(self) -> list[Entry] | None:
+        """The next entries; [] when woken for nothing new; None after the last one.
+
+        Raises:
+            ReaderBroken: The run cannot be saved any further at the moment.
+            NotFound: The run was deleted.
+            StoreUnavailable: The store cannot be read.
+        """
+        if self.done:
+            return None
+        log = self._log
+        entries = log.after(self.seq) if log is not None else None
+        if entries is None:
+            page = await self._store.read_log(self.run_id, self.seq, PAGE_ENTRIES)
+            if page is None:
+                raise NotFound("there is no such run")
+            entries = page.entries
+            if not entries and page.ended:
+                return None
+        elif not entries and log is not None and log.broken:
+            raise ReaderBroken("the answer cannot be saved at the moment; resume later")
+        if not entries:
+            await self.wake.wait()
+            return self.poll() or []
+        return self._take(entries[:PAGE_ENTRIES])
+
+    def _take(self, entries: list[Entry]) -> list[Entry]:
+        if entries:
+            self.seq = entries[-1].seq
+            self.done = isinstance(entries[-1].event, RunEnd)
+        return entries
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self._log is not None:
+            self._log.unlisten(self._on_news)
+            self._log = None
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()

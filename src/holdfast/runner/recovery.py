@@ -1,0 +1,69 @@
+"""Ending runs whose owner cannot: after a crash, or when the store refused their last events.
+
+The stored events are all that any reader can have seen, so the same fold over them gives the
+message that people were looking at.
+"""
+
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.engine.fold import Fold
+from holdfast.engine.run import UpstreamEnd, decide
+from holdfast.events import Reason, encode
+from holdfast.store.port import Append, FinishRun, RunRecord, Store
+
+logger = logging.getLogger(__name__)
+
+BATCH = 50
+"""Runs ended in one transaction."""
+
+CRASHED = UpstreamEnd(
+    Reason.SERVER_CRASH, error="the server stopped while this answer was being written"
+)
+CANCELLED = UpstreamEnd(Reason.CLIENT_CANCELLED)
+
+
+async def recover(store: Store, now: Callable[[], int]) -> int:
+    """End every run that an earlier process left; returns how many.
+
+    Raises:
+        StoreUnavailable: The store does not answer.
+    """
+    live = await store.live_runs()
+    for start in range(0, len(live), BATCH):
+        batch = live[start : start + BATCH]
+        writes = [
+            await ending(store, run, CANCELLED if cancelled else CRASHED, now())
+            for run, cancelled in batch
+        ]
+        for write, result in zip(writes, await store.commit(writes), strict=True):
+            if isinstance(result, Exception):
+                logger.error("run %s could not be recovered: %s", write.run_id, result)
+    return len(live)
+
+
+async def ending(store: Store, run: RunRecord, end: UpstreamEnd, at: int) -> FinishRun:
+    """The write that ends `run` with what is stored of it.
+
+    Raises:
+        StoreUnavailable: The store does not answer.
+    """
+    fold = Fold()
+    seq = 0
+    while True:
+        try:
+            page = await store.read_log(run.id, seq)
+        except msgspec.MsgspecError:
+            logger.exception("the journal of run %s is damaged after event %d", run.id, seq)
+            break
+        if page is None or not page.entries:
+            break
+        for entry in page.entries:
+            fold.add(entry.event)
+        seq = page.entries[-1].seq
+    run_end = decide(end, fold.arrived)
+    fold.add(run_end)
+    append = Append(run.id, seq + 1, seq + 1, encode(run_end) + b"\n")
+    return FinishRun(run.id, run.message_id, append, fold.answer(), ended_at=at)

@@ -1,0 +1,506 @@
+"""The owner of all runs of this process: takes questions, starts and stops runs, hands out readers.
+
+The supervisor belongs to the application, not to a request. Requests come and go; what they have
+of a run is a `Reader`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast import ids
+from holdfast.clock import now_ms
+from holdfast.engine.policy import ChatMessage, select_history, title_of
+from holdfast.engine.run import Status, UpstreamEnd
+from holdfast.errors import (
+    BadRequest,
+    Conflict,
+    Draining,
+    HoldfastError,
+    NotFound,
+    RunActive,
+    StoreError,
+    TooLarge,
+)
+from holdfast.events import Entry, Reason, RunStart, encode
+from holdfast.runner import recovery
+from holdfast.runner.execution import Execution, History
+from holdfast.runner.health import HealthBoard
+from holdfast.runner.reader import Reader
+from holdfast.runner.router import Router
+from holdfast.runner.snapshot import answer_so_far, with_answer
+from holdfast.settings import Settings
+from holdfast.store.group_commit import GroupCommit
+from holdfast.store.port import (
+    CreateRun,
+    DeleteSession,
+    MessageRecord,
+    RequestCancel,
+    RunCreated,
+    RunRecord,
+    SessionRecord,
+    Store,
+    Write,
+)
+from holdfast.upstreams.base import Ask, Health, Upstream
+
+logger = logging.getLogger(__name__)
+
+BUSY_TRIES = 5
+"""How often `on_busy = "cancel"` stops a live run that came in between."""
+END_TIMEOUT_S = 10.0
+"""How long a cancel waits for the run's end to be committed before it answers anyway."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A request for an answer, whatever surface it came from."""
+
+    owner: str
+    message: str
+    session_id: str | None = None
+    """A session that exists; None: the one that `session_key` names, else a new one."""
+    session_key: str | None = None
+    """The caller's own name for a session, created on first use."""
+    dialect: str = "native"
+    """The surface that the question came from; session keys are unique within it."""
+    question_id: str | None = None
+    """Set to answer an existing question once more."""
+    upstream: str | None = None
+    model: str | None = None
+    on_disconnect: str | None = None
+    on_busy: str | None = None
+    metadata: dict[str, Any] | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    system: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+
+
+class Supervisor:
+    """See the module."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        upstreams: Mapping[str, Upstream],
+        now: Callable[[], int] = now_ms,
+    ) -> None:
+        """Put the parts together; nothing happens before `start`.
+
+        Raises:
+            ConfigError: The router names an upstream that is not there.
+        """
+        self.settings = settings
+        self.store = store
+        self.upstreams = upstreams
+        self.router = Router(settings.router, upstreams)
+        self.commits = GroupCommit(store, patience_s=settings.storage.store_patience_s, now=now)
+        self.draining = False
+        self._health = HealthBoard(upstreams)
+        self._now = now
+        self._live: dict[str, Execution] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Open the store, end what an earlier process left, open the upstreams.
+
+        Raises:
+            HoldfastError: What `Store.open` and the upstreams raise.
+        """
+        await self.store.open()
+        try:
+            recovered = await recovery.recover(self.store, self._now)
+            if recovered:
+                logger.warning("recovered %d runs of an earlier process", recovered)
+            for upstream in self.upstreams.values():
+                await upstream.open()
+        except BaseException:
+            await self.store.close()
+            raise
+        self.commits.start()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more questions; let live runs finish for `grace_s` seconds, then end them."""
+        self.draining = True
+        if self._live and grace_s > 0:
+            waits = [asyncio.ensure_future(run.over.wait()) for run in self._live.values()]
+            _, late = await asyncio.wait(waits, timeout=grace_s)
+            for wait in late:
+                wait.cancel()
+        end = UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down")
+        for execution in tuple(self._live.values()):
+            execution.stop(end)
+            await self._ended(execution)
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Drain, save what is pending, and let go of everything."""
+        await self.drain(grace_s)
+        await self.commits.close()
+        for execution in tuple(self._live.values()):
+            await execution.wait_closed()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        for upstream in self.upstreams.values():
+            await upstream.close()
+        await self.store.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a question could be taken now."""
+        return self.commits.healthy and not self.draining
+
+    @property
+    def live_runs(self) -> int:
+        """How many runs are live in this process."""
+        return len(self._live)
+
+    async def healths(self) -> Mapping[str, Health]:
+        """The health of each upstream by name."""
+        return await self._health.look()
+
+    def _spawn(self, work: Awaitable[Any], name: str) -> "asyncio.Task[Any]":
+        async def run() -> Any:
+            return await work
+
+        task = asyncio.create_task(run(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ------------------------------------------------------------------ asking
+
+    async def ask(self, question: Question, upstream: Upstream | None = None) -> RunCreated:
+        """Commit a question with its run, then start the run (P1, P7).
+
+        Args:
+            question: The request.
+            upstream: An upstream that is not in the configuration.
+
+        Raises:
+            BadRequest: An empty question, or an upstream that does not exist.
+            TooLarge: A question over its limit.
+            NotFound: No such session or question.
+            RunActive: The session's run is live and `on_busy` is `reject`.
+            IdempotencyMismatch: The key was used with another request.
+            Unavailable: The node drains or the store fails.
+        """
+        if self.draining:
+            raise Draining("the server is shutting down; ask again in a moment")
+        self._check(question)
+        # Shielded: a request that is cancelled in between must not leave a run nobody executes.
+        task = self._spawn(self._ask(question, upstream), "ask")
+        created: RunCreated = await asyncio.shield(task)
+        return created
+
+    def _check(self, question: Question) -> None:
+        if not question.message.strip():
+            raise BadRequest("the message is empty")
+        size = len(question.message.encode("utf-8", "surrogatepass"))
+        bound = self.settings.limits.question_bytes
+        if size > bound:
+            raise TooLarge(f"the message has {size} bytes; at most {bound} are allowed")
+
+    async def _ask(self, question: Question, upstream: Upstream | None) -> RunCreated:
+        reason = "given by the application"
+        if upstream is None:
+            upstream, reason = self.router.route(question.upstream)
+        question = await self._find_session(question)
+        write, start = self._prepare(question, upstream, reason)
+        try:
+            created = await self._create(question, write)
+        except StoreError:
+            # Two first questions with the same session key: the other one has created it.
+            found = await self._find_session(question)
+            if found is question:
+                raise
+            return await self._ask(found, upstream)
+        if not created.replayed:
+            self._execute(question, created.run, start, upstream)
+        return created
+
+    async def _find_session(self, question: Question) -> Question:
+        """Replace a session key by the session that it names, if there is one by now."""
+        key, owner = question.session_key, question.owner
+        if key is None or question.session_id is not None:
+            return question
+        session = await self.store.find_session(owner, question.dialect, key)
+        if session is None:
+            session = await self.store.get_session(owner, key)
+        if session is None:
+            return question
+        return msgspec.structs.replace(question, session_id=session.id)
+
+    def _prepare(
+        self, question: Question, upstream: Upstream, reason: str
+    ) -> tuple[CreateRun, RunStart]:
+        at = self._now()
+        session = None
+        session_id = question.session_id
+        title = title_of(question.message)
+        if session_id is None:
+            session_id = ids.new_id()
+            session = SessionRecord(
+                session_id,
+                question.owner,
+                title,
+                at,
+                at,
+                dialect=question.dialect,
+                key=question.session_key,
+            )
+        run = RunRecord(
+            id=ids.new_id(),
+            owner=question.owner,
+            session_id=session_id,
+            question_id=question.question_id or ids.new_id(),
+            message_id=ids.new_id(),
+            status="accepted",
+            upstream=upstream.name,
+            model=question.model or upstream.model,
+            route_reason=reason,
+            on_disconnect=question.on_disconnect or self.settings.runs.on_disconnect,
+            idempotency_key=question.idempotency_key,
+            fingerprint=question.fingerprint,
+            created_at=at,
+        )
+        start = RunStart(
+            run_id=run.id,
+            session_id=run.session_id,
+            message_id=run.message_id,
+            question_id=run.question_id,
+            upstream=run.upstream,
+            model=run.model,
+            route_reason=reason,
+        )
+        write = CreateRun(
+            run=run,
+            start=encode(start),
+            session=session,
+            question=None if question.question_id else question.message,
+            metadata=question.metadata,
+            title=title,
+        )
+        return write, start
+
+    async def _create(self, question: Question, write: CreateRun) -> RunCreated:
+        on_busy = question.on_busy or self.settings.runs.on_busy
+        for _ in range(BUSY_TRIES):
+            try:
+                created: RunCreated = await self.commits.submit(write)
+            except RunActive as busy:
+                if on_busy == "reject":
+                    raise
+                await self._cancel(busy.extra["run_id"], Reason.CLIENT_CANCELLED)
+            else:
+                return created
+        raise RunActive("the session is busy: another question came first each time")
+
+    def _execute(
+        self, question: Question, run: RunRecord, start: RunStart, upstream: Upstream
+    ) -> None:
+        ask = Ask(
+            run_id=run.id,
+            session_id=run.session_id,
+            message_id=run.message_id,
+            message=question.message,
+            system=question.system,
+            model=question.model,
+            temperature=question.temperature,
+            max_tokens=question.max_tokens,
+            metadata=question.metadata,
+        )
+        execution = Execution(
+            run,
+            Entry(1, start, encode(start)),
+            ask,
+            upstream,
+            runs=self.settings.runs,
+            limits=self.settings.limits,
+            mark=self.commits.mark,
+            ended=self._forget,
+            now=self._now,
+        )
+        self._live[run.id] = execution
+        execution.start(self._history(run) if question.session_id is not None else None)
+        if self.draining:
+            execution.stop(UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down"))
+
+    def _history(self, run: RunRecord) -> History:
+        runs = self.settings.runs
+
+        async def load() -> Sequence[ChatMessage]:
+            turns = await self.store.list_turns(
+                run.session_id, run.question_id, runs.history_messages
+            )
+            return select_history(turns, runs.history_messages, runs.history_chars)
+
+        return load
+
+    async def regenerate(self, question: Question, message_id: str) -> RunCreated:
+        """Answer the question of an assistant message once more; the old answer stays a version.
+
+        `question.message`, `session_id` and `question_id` are filled in from the message.
+
+        Raises:
+            NotFound: No such message.
+            Conflict: It is not an answer.
+            HoldfastError: What `ask` raises.
+        """
+        message = await self.get_message(question.owner, message_id)
+        if message.role != "assistant":
+            raise Conflict("only an answer can be regenerated")
+        asked = await self.get_message(question.owner, message.turn_id)
+        return await self.ask(
+            msgspec.structs.replace(
+                question,
+                message=asked.answer.text,
+                session_id=message.session_id,
+                question_id=message.turn_id,
+            )
+        )
+
+    def _forget(self, execution: Execution) -> None:
+        self._live.pop(execution.run.id, None)
+        if execution.given_up and not self.draining:
+            self._spawn(self._rescue(execution.run), f"rescue-{execution.run.id}")
+
+    async def _rescue(self, run: RunRecord) -> None:
+        """End a run that the store refused, from what is stored of it."""
+        end = UpstreamEnd(Reason.STORAGE_ERROR, error="a part of the answer could not be saved")
+        try:
+            write = await recovery.ending(self.store, run, end, self._now())
+            await self.commits.submit(write)
+        except HoldfastError as error:
+            logger.error("run %s stays open until the next start: %s", run.id, error)
+
+    # ------------------------------------------------------------------ stopping
+
+    async def cancel(self, owner: str, run_id: str) -> RunRecord:
+        """Stop a run (P10) and wait for its end; a run that has ended stays as it is.
+
+        Raises:
+            NotFound: No such run.
+        """
+        await self.get_run(owner, run_id)
+        await self._cancel(run_id, Reason.CLIENT_CANCELLED)
+        return await self.get_run(owner, run_id)
+
+    async def _cancel(self, run_id: str, reason: Reason) -> None:
+        execution = self._live.get(run_id)
+        if execution is None:
+            return
+        # The upstream is stopped first: a store that fails must not keep it running. The note in
+        # the store is for recovery, should this process die before the end is committed.
+        execution.stop(UpstreamEnd(reason))
+        if self.commits.healthy:
+            await self._write_quietly(RequestCancel(run_id))
+        await self._ended(execution)
+
+    async def _write_quietly(self, write: Write) -> None:
+        try:
+            await self.commits.submit(write)
+        except HoldfastError as error:
+            logger.warning("not noted: %s", error)
+
+    async def _ended(self, execution: Execution) -> None:
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await execution.over.wait()
+        except TimeoutError:
+            logger.warning("the end of run %s is not saved yet", execution.run.id)
+
+    async def delete_session(self, owner: str, session_id: str) -> None:
+        """Cancel the session's run and erase all of it.
+
+        Raises:
+            NotFound: No such session.
+            Unavailable: The store fails.
+        """
+        session = await self.get_session(owner, session_id)
+        if session.live_run_id is not None:
+            await self._cancel(session.live_run_id, Reason.CLIENT_CANCELLED)
+        await self.commits.submit(DeleteSession(owner, session_id))
+
+    # ------------------------------------------------------------------ reading
+
+    def live(self, run_id: str) -> Execution | None:
+        """The execution of a run that is live in this process."""
+        return self._live.get(run_id)
+
+    def read(self, run_id: str, after: int = 0) -> Reader:
+        """A reader of a run that the caller may see; it must be closed."""
+        execution = self._live.get(run_id)
+        if execution is None:
+            return Reader(self.store, run_id, after, None)
+        execution.audience.came()
+        return Reader(self.store, run_id, after, execution.log, execution.audience.left)
+
+    async def get_run(self, owner: str, run_id: str) -> RunRecord:
+        """A run of this owner.
+
+        Raises:
+            NotFound: No such run.
+        """
+        run = await self.store.get_run(owner, run_id)
+        if run is None:
+            raise NotFound("there is no such run")
+        return run
+
+    async def get_session(self, owner: str, session_id: str) -> SessionRecord:
+        """A session of this owner.
+
+        Raises:
+            NotFound: No such session.
+        """
+        session = await self.store.get_session(owner, session_id)
+        if session is None:
+            raise NotFound("there is no such session")
+        return session
+
+    async def get_message(self, owner: str, message_id: str) -> MessageRecord:
+        """A message of this owner; while it streams, with what is committed so far.
+
+        Raises:
+            NotFound: No such message.
+        """
+        message = await self.store.get_message(owner, message_id)
+        if message is None:
+            raise NotFound("there is no such message")
+        return (await self._shown(message))[0]
+
+    async def list_messages(
+        self, session_id: str, limit: int, after: tuple[str, str] | None
+    ) -> list[MessageRecord]:
+        """The session's messages, oldest first; the caller must own the session."""
+        messages = await self.store.list_messages(session_id, limit, after)
+        return [(await self._shown(message))[0] for message in messages]
+
+    async def snapshot(self, owner: str, run_id: str) -> tuple[RunRecord, MessageRecord, int]:
+        """A run with its message as far as it is committed, and the seq of that picture.
+
+        Raises:
+            NotFound: No such run.
+        """
+        run = await self.get_run(owner, run_id)
+        message = await self.store.get_message(owner, run.message_id)
+        if message is None:
+            raise NotFound("there is no such run")
+        message, seq = await self._shown(message)
+        if message.outcome is not None and run.status != "ended":
+            run = await self.get_run(owner, run_id)  # it ended between the two reads
+        return run, message, run.last_seq or seq
+
+    async def _shown(self, message: MessageRecord) -> tuple[MessageRecord, int]:
+        if message.status != Status.STREAMING or message.run_id is None:
+            return message, 0
+        execution = self._live.get(message.run_id)
+        log = execution.log if execution is not None else None
+        answer, seq = await answer_so_far(self.store, message.run_id, log)
+        return with_answer(message, answer), seq

@@ -1,0 +1,1 @@
+"""Where conversations are kept: the port, its implementations and the group commit."""

@@ -1,0 +1,274 @@
+"""Every statement of the store, built once at import. SQL is written nowhere else.
+
+The write path runs some statements for every answer, thousands of times a second; there a
+statement is compiled to plain SQL once (`Prepared`) and given to the driver directly. The read
+path uses the statements as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql import ClauseElement
+
+from holdfast.store.schema import (
+    journal,
+    message_references,
+    messages,
+    run_logs,
+    runs,
+    sessions,
+)
+
+_SQLITE = sqlite.dialect(paramstyle="qmark")
+
+
+class Prepared:
+    """A statement as the SQLite driver takes it."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        """Compile `statement`; its parameters are taken by name."""
+        compiled = statement.compile(dialect=_SQLITE)
+        self.sql = str(compiled)
+        self._names: Sequence[str] = compiled.positiontup or ()  # type: ignore[attr-defined]
+        self._fixed: Mapping[str, Any] = compiled.params
+
+    def row(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The parameters in the order of the SQL; what `values` lacks comes from the statement."""
+        fixed = self._fixed
+        return tuple([values[name] if name in values else fixed[name] for name in self._names])
+
+
+def _p(name: str) -> Any:
+    # Prefixed, since a bare column name would clash with the SET clause of an update.
+    return bindparam(f"p_{name}")
+
+
+# Written out, not bound: only so can the planner use the partial index on live runs.
+_IS_LIVE = runs.c.status != literal_column("'ended'")
+
+# ---------------------------------------------------------------------------- writes
+
+INSERT_SESSION = Prepared(insert(sessions))
+INSERT_MESSAGE = Prepared(insert(messages))
+INSERT_RUN = Prepared(
+    insert(runs).values(
+        {
+            c.name: bindparam(c.name)
+            for c in runs.c
+            if c.name not in ("cancel_requested", "request", "response")
+        }
+    )
+)
+INSERT_REFERENCE = Prepared(insert(message_references))
+INSERT_LOG = Prepared(insert(run_logs))
+
+TOUCH_SESSION = Prepared(
+    update(sessions)
+    .where(sessions.c.id == _p("id"))
+    .values(updated_at=_p("updated_at"), title=func.coalesce(sessions.c.title, _p("title")))
+)
+UPDATE_SESSION = Prepared(
+    update(sessions)
+    .where(sessions.c.id == _p("id"), sessions.c.owner == _p("owner"))
+    .values(
+        updated_at=_p("updated_at"),
+        title=func.coalesce(_p("title"), sessions.c.title),
+        metadata=func.coalesce(_p("metadata"), sessions.c.metadata),
+    )
+)
+OWN_SESSION = Prepared(
+    select(sessions.c.id).where(sessions.c.id == _p("id"), sessions.c.owner == _p("owner"))
+)
+RUN_BY_KEY = Prepared(
+    select(runs).where(runs.c.owner == _p("owner"), runs.c.idempotency_key == _p("idempotency_key"))
+)
+LIVE_RUN = Prepared(select(runs.c.id).where(runs.c.session_id == _p("session_id"), _IS_LIVE))
+SESSION_RUNS = Prepared(select(runs.c.id).where(runs.c.session_id == _p("session_id")))
+NEXT_VERSION = Prepared(
+    select(func.coalesce(func.max(messages.c.version), 0) + 1).where(
+        messages.c.session_id == _p("session_id"),
+        messages.c.turn_id == _p("turn_id"),
+        messages.c.role == "assistant",
+    )
+)
+OWN_QUESTION = Prepared(
+    select(messages.c.id).where(
+        messages.c.id == _p("id"),
+        messages.c.session_id == _p("session_id"),
+        messages.c.role == "user",
+    )
+)
+RETIRE_VERSIONS = Prepared(
+    update(messages)
+    .where(
+        messages.c.session_id == _p("session_id"),
+        messages.c.turn_id == _p("turn_id"),
+        messages.c.role == "assistant",
+    )
+    .values(active=False)
+)
+END_RUN = Prepared(
+    update(runs)
+    .where(runs.c.id == _p("id"), _IS_LIVE)
+    .values(
+        status="ended",
+        outcome=_p("outcome"),
+        reason=_p("reason"),
+        error=_p("error"),
+        upstream=func.coalesce(_p("upstream"), runs.c.upstream),
+        model=func.coalesce(_p("model"), runs.c.model),
+        last_seq=_p("last_seq"),
+        request=_p("request"),
+        response=_p("response"),
+        ended_at=_p("ended_at"),
+    )
+)
+END_MESSAGE = Prepared(
+    update(messages)
+    .where(messages.c.id == _p("id"))
+    .values(
+        {
+            name: _p(name)
+            for name in (
+                "status",
+                "content",
+                "marks",
+                "reasoning",
+                "tool_calls",
+                "usage",
+                "outcome",
+                "reason",
+                "error",
+                "upstream",
+                "model",
+                "metadata",
+                "completed_at",
+            )
+        }
+    )
+)
+REQUEST_CANCEL = Prepared(
+    update(runs).where(runs.c.id == _p("id"), _IS_LIVE).values(cancel_requested=True)
+)
+DELETE_SESSION = Prepared(
+    delete(sessions).where(sessions.c.id == _p("id"), sessions.c.owner == _p("owner"))
+)
+DELETE_JOURNAL = Prepared(delete(journal))
+DELETE_JOURNAL_ROWS = Prepared(
+    delete(journal).where(journal.c.id >= _p("first"), journal.c.id <= _p("last"))
+)
+DELETE_RUN_JOURNAL = Prepared(delete(journal).where(journal.c.run_id == _p("run_id")))
+READ_JOURNAL_ROW = Prepared(select(journal.c.payload).where(journal.c.id == _p("id")))
+
+JOURNAL_COLUMNS = 5
+
+
+def append_sql(rows: int) -> str:
+    """One statement that inserts `rows` rows of the journal.
+
+    One call of the driver for many rows: it lets go of the interpreter's lock once per
+    statement, and every hand-over of that lock costs the event loop more than the row does.
+    """
+    names = ", ".join(column.name for column in journal.c)
+    marks = "(" + ", ".join("?" * JOURNAL_COLUMNS) + ")"
+    return f"INSERT INTO journal ({names}) VALUES " + ", ".join([marks] * rows)
+
+
+# ---------------------------------------------------------------------------- reads
+
+_RUN_COLUMNS = [c for c in runs.c if c.name not in ("request", "response", "cancel_requested")]
+
+RUN = select(*_RUN_COLUMNS).where(runs.c.id == _p("id"), runs.c.owner == _p("owner"))
+RAW = select(runs.c.request, runs.c.response).where(runs.c.id == _p("id"))
+LIVE_RUNS = select(*_RUN_COLUMNS, runs.c.cancel_requested).where(_IS_LIVE).order_by(runs.c.id)
+RUN_END = select(runs.c.last_seq).where(runs.c.id == _p("id"))
+RUN_LOG = select(run_logs.c.payload, run_logs.c.last_seq).where(run_logs.c.run_id == _p("run_id"))
+JOURNAL_ROWS = select(
+    journal.c.id, journal.c.run_id, journal.c.first_seq, journal.c.last_seq
+).order_by(journal.c.id)
+JOURNAL_PAYLOADS = (
+    select(journal.c.first_seq, journal.c.payload)
+    .where(journal.c.id.in_(bindparam("p_ids", expanding=True)))
+    .order_by(journal.c.id)
+)
+
+_LIVE = (
+    select(runs.c.id)
+    .where(runs.c.session_id == sessions.c.id, _IS_LIVE)
+    .scalar_subquery()
+    .label("live_run_id")
+)
+SESSION = select(sessions, _LIVE).where(sessions.c.id == _p("id"), sessions.c.owner == _p("owner"))
+SESSION_BY_KEY = select(sessions, _LIVE).where(
+    sessions.c.owner == _p("owner"),
+    sessions.c.dialect == _p("dialect"),
+    sessions.c.key == _p("key"),
+)
+_SESSIONS = (
+    select(sessions, _LIVE)
+    .where(sessions.c.owner == _p("owner"), sessions.c.hidden.is_(False))
+    .order_by(sessions.c.updated_at.desc(), sessions.c.id.desc())
+    .limit(_p("limit"))
+)
+SESSIONS_FIRST = _SESSIONS
+SESSIONS_BEFORE = _SESSIONS.where(
+    or_(
+        sessions.c.updated_at < _p("at"),
+        and_(sessions.c.updated_at == _p("at"), sessions.c.id < _p("id")),
+    )
+)
+
+MESSAGE = (
+    select(messages)
+    .join(sessions, sessions.c.id == messages.c.session_id)
+    .where(messages.c.id == _p("id"), sessions.c.owner == _p("owner"))
+)
+_MESSAGES = (
+    select(messages)
+    .where(messages.c.session_id == _p("session_id"), messages.c.active.is_(True))
+    .order_by(messages.c.turn_id, messages.c.id)
+    .limit(_p("limit"))
+)
+MESSAGES_FIRST = _MESSAGES
+MESSAGES_AFTER = _MESSAGES.where(
+    or_(
+        messages.c.turn_id > _p("turn_id"),
+        and_(messages.c.turn_id == _p("turn_id"), messages.c.id > _p("id")),
+    )
+)
+VERSIONS = (
+    select(messages.c.id, messages.c.turn_id)
+    .where(
+        messages.c.session_id == _p("session_id"),
+        messages.c.turn_id.in_(bindparam("p_turns", expanding=True)),
+        messages.c.role == "assistant",
+    )
+    .order_by(messages.c.turn_id, messages.c.version)
+)
+REFERENCES = (
+    select(message_references)
+    .where(message_references.c.message_id.in_(bindparam("p_messages", expanding=True)))
+    .order_by(message_references.c.message_id, message_references.c.ordinal)
+)
+TURNS = (
+    select(messages.c.turn_id, messages.c.role, messages.c.content)
+    .where(
+        messages.c.session_id == _p("session_id"),
+        messages.c.turn_id < _p("before"),
+        messages.c.active.is_(True),
+    )
+    .order_by(messages.c.turn_id.desc(), messages.c.id.desc())
+    .limit(_p("limit"))
+)

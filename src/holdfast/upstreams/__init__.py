@@ -1,0 +1,1 @@
+"""The services that write answers, one file each."""

@@ -1,0 +1,32 @@
+"""JSON that a strict reader refuses, although people can read it."""
+
+import json
+from typing import Any
+
+import msgspec
+
+
+def repair(data: bytes) -> bytes | None:
+    """The same JSON as a strict reader takes it; None if it is no JSON at all.
+
+    Bytes that are not UTF-8 and halves of surrogate pairs become U+FFFD; some servers send them
+    when they cut their text inside a character. Control characters in strings are kept.
+    """
+    try:
+        value = json.loads(data.decode("utf-8-sig", "replace"), strict=False)
+        text = json.dumps(value, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return None
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def decode_any(data: bytes) -> Any:
+    """The value of some JSON, repaired if need be; an empty object if it is none."""
+    try:
+        return msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(repair(data) or b"{}")
+    except (ValueError, RecursionError):
+        return {}

@@ -1,0 +1,60 @@
+"""A run that only records what an upstream gives it."""
+
+import asyncio
+from collections.abc import Sequence
+
+from holdfast.engine.run import UpstreamEnd
+from holdfast.events import Event, TextDelta
+from holdfast.upstreams.base import Ask, Exchange, Item, Upstream
+
+
+class RecordingSink:
+    """A `Sink` without a run.
+
+    Attributes:
+        events: Everything that was given, in order.
+        batches: How many times something was given, empty batches included.
+        ends: The `UpstreamEnd`s among it.
+    """
+
+    def __init__(self, limit: int | None = None, end: UpstreamEnd | None = None) -> None:
+        """Take everything, or end by `end` once there are `limit` events."""
+        self.events: list[Event] = []
+        self.batches = 0
+        self.ends: list[UpstreamEnd] = []
+        self._limit = limit
+        self._end = end
+        self._changed = asyncio.Condition()
+
+    @property
+    def text(self) -> str:
+        """The text of the deltas."""
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    def take(self, items: Sequence[Item]) -> UpstreamEnd | None:
+        """See `Sink`."""
+        assert not self.ends, "nothing may follow the end"
+        self.batches += 1
+        for item in items:
+            if isinstance(item, UpstreamEnd):
+                self.ends.append(item)
+                return item
+            self.events.append(item)
+        if self._limit is not None and len(self.events) >= self._limit:
+            return self._end
+        return None
+
+    def is_full(self) -> bool:
+        """See `Sink`."""
+        return False
+
+    async def room(self) -> None:
+        """See `Sink`."""
+
+
+async def collect(upstream: Upstream, ask: Ask, exchange: Exchange | None = None) -> list[Item]:
+    """All items of an answer; the end is what `answer` returned."""
+    sink = RecordingSink()
+    end = await upstream.answer(ask, exchange or Exchange(), sink)
+    assert len(sink.ends) == 1
+    return [*sink.events, end]

@@ -1,0 +1,407 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from holdfast.engine.run import UpstreamEnd
+from holdfast.events import (
+    Finish,
+    Reason,
+    ReasoningDelta,
+    References,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
+from holdfast.settings import LimitSettings
+from holdfast.upstreams.base import Item
+from holdfast.upstreams.citations import CitationTranslator, Style
+from holdfast.upstreams.openai_decoder import OpenAIDecoder
+from tests.support.upstream_server import completion, completion_chunk, event
+
+CORPUS = Path(__file__).parents[2] / "corpus" / "openai"
+DONE = event("[DONE]")
+STOP = completion_chunk("stop")
+WHOLE = UpstreamEnd(finish=Finish.STOP)
+
+
+def decode(*pieces: bytes, limits: LimitSettings | None = None) -> list[Item]:
+    """What a decoder gives for a stream that ends by itself."""
+    decoder = OpenAIDecoder(limits)
+    items = [item for piece in pieces for item in decoder.feed(piece)]
+    return items + decoder.finish()
+
+
+def texts(items: list[Item]) -> str:
+    return "".join(item.text for item in items if isinstance(item, TextDelta))
+
+
+def ending(items: list[Item]) -> UpstreamEnd:
+    """The end, which must be the last item and the only one of its kind."""
+    assert [isinstance(item, UpstreamEnd) for item in items].index(True) == len(items) - 1
+    end = items[-1]
+    assert isinstance(end, UpstreamEnd)
+    return end
+
+
+def failure(text: str) -> UpstreamEnd:
+    return UpstreamEnd(Reason.UPSTREAM_ERROR, error=text)
+
+
+# ---------------------------------------------------------------------- recorded streams
+
+
+def as_line(item: Item) -> bytes:
+    if isinstance(item, UpstreamEnd):
+        fields = msgspec.structs.asdict(item)
+        told = {name: value for name, value in fields.items() if value is not None}
+        return msgspec.json.encode({"type": "upstream-end", **told})
+    return msgspec.json.encode(item)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CORPUS.glob("*.sse")))
+@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
+def test_recorded_streams_give_the_recorded_items(name: str, size: int) -> None:
+    stream = (CORPUS / f"{name}.sse").read_bytes()
+    style = Style.KEY if name == "ragflow_agent" else Style.PLACE
+    decoder = OpenAIDecoder(citations=CitationTranslator(style, loose=False))
+    items: list[Item] = []
+    for at in range(0, len(stream), size):
+        items += decoder.feed(stream[at : at + size])
+    items += decoder.finish()
+    expected = (CORPUS / f"{name}.jsonl").read_bytes().splitlines()
+    assert [as_line(item) for item in items] == expected
+
+
+# ---------------------------------------------------------------------- the end
+
+
+def test_any_terminal_marker_makes_the_answer_whole() -> None:
+    hi = completion_chunk(content="hi")
+    assert decode(hi, STOP, DONE) == [TextDelta("hi"), WHOLE]
+    assert decode(hi, STOP) == [TextDelta("hi"), WHOLE]
+    assert decode(hi, DONE) == [TextDelta("hi"), UpstreamEnd()]
+    assert decode(hi, STOP, b"data: {half") == [TextDelta("hi"), WHOLE]
+
+
+def test_without_one_it_was_truncated() -> None:
+    items = decode(completion_chunk(content="hi"))
+    assert texts(items) == "hi"
+    assert ending(items).reason is Reason.UPSTREAM_TRUNCATED
+    assert ending(decode()).reason is Reason.UPSTREAM_TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("finish_reason", "finish"),
+    [
+        ("stop", Finish.STOP),
+        ("length", Finish.LENGTH),
+        ("tool_calls", Finish.TOOL_CALLS),
+        ("function_call", Finish.TOOL_CALLS),
+        ("content_filter", Finish.CONTENT_FILTER),
+        ("something_new", None),
+    ],
+)
+def test_finish_reasons(finish_reason: str, finish: Finish | None) -> None:
+    assert decode(completion_chunk(finish_reason)) == [UpstreamEnd(finish=finish)]
+
+
+@pytest.mark.parametrize("finish_reason", ["error", "abort", "insufficient_system_resource"])
+def test_a_finish_reason_may_say_that_the_server_failed(finish_reason: str) -> None:
+    items = decode(completion_chunk(content="hi"), completion_chunk(finish_reason), DONE)
+    assert texts(items) == "hi"
+    assert ending(items).reason is Reason.UPSTREAM_ERROR
+
+
+def test_a_cause_ends_a_stream_that_was_not_whole() -> None:
+    cause = UpstreamEnd(Reason.UPSTREAM_TIMEOUT, error="silent")
+    decoder = OpenAIDecoder()
+    decoder.feed(completion_chunk(content="hi"))
+    assert decoder.finish(cause) == [cause]
+    assert decoder.finish(cause) == []
+
+
+def test_a_cause_does_not_matter_after_a_terminal_marker() -> None:
+    decoder = OpenAIDecoder()
+    decoder.feed(STOP)
+    assert decoder.finished
+    assert decoder.finish(UpstreamEnd(Reason.UPSTREAM_TRUNCATED)) == [WHOLE]
+
+
+def test_nothing_follows_the_end() -> None:
+    decoder = OpenAIDecoder()
+    assert decoder.feed(DONE + completion_chunk(content="late")) == [UpstreamEnd()]
+    assert decoder.ended
+    assert decoder.feed(completion_chunk(content="later")) == []
+
+
+@pytest.mark.parametrize("cause", [None, UpstreamEnd(Reason.UPSTREAM_TIMEOUT)])
+def test_text_held_for_a_mark_comes_out_at_the_end(cause: UpstreamEnd | None) -> None:
+    decoder = OpenAIDecoder()
+    assert decoder.feed(completion_chunk(content="a [ID")) == [TextDelta("a ")]
+    assert decoder.finish(cause)[0] == TextDelta("[ID")
+
+
+def test_text_held_for_a_mark_comes_out_with_the_finish_reason() -> None:
+    decoder = OpenAIDecoder()
+    decoder.feed(completion_chunk(content="a ["))
+    assert decoder.feed(STOP) == [TextDelta("[")]
+
+
+# ---------------------------------------------------------------------- deltas
+
+
+def test_reasoning_under_either_name_is_told_once() -> None:
+    assert decode(
+        completion_chunk(reasoning_content="a"),
+        completion_chunk(reasoning="b"),
+        completion_chunk(reasoning="c", reasoning_content="c", content="d"),
+        DONE,
+    ) == [
+        ReasoningDelta("a"),
+        ReasoningDelta("b"),
+        ReasoningDelta("c"),
+        TextDelta("d"),
+        UpstreamEnd(),
+    ]
+
+
+def test_content_in_parts() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "yes"},
+        {"type": "image"},
+        7,
+    ]
+    items = decode(completion_chunk(content=parts), DONE)
+    assert items == [ReasoningDelta("hm"), TextDelta("yes"), UpstreamEnd()]
+
+
+def test_a_refusal_is_text() -> None:
+    assert decode(completion_chunk(refusal="I will not."), DONE)[0] == TextDelta("I will not.")
+
+
+def test_empty_deltas_are_no_events() -> None:
+    nothing = completion_chunk(role="assistant", content="", reasoning="", tool_calls=[])
+    assert decode(nothing, completion_chunk(), DONE) == [UpstreamEnd()]
+
+
+def test_only_the_first_choice_counts() -> None:
+    choices = [{"index": n, "delta": {"content": str(n)}} for n in (1, 0)]
+    assert decode(event({"choices": choices}), DONE) == [TextDelta("0"), UpstreamEnd()]
+
+
+def test_tool_calls_of_older_and_sloppy_servers() -> None:
+    assert decode(
+        completion_chunk(function_call={"name": "now", "arguments": "{}"}),
+        completion_chunk(
+            tool_calls=[{"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}]
+        ),
+        completion_chunk(tool_calls=[{"index": 1, "function": None}]),
+        DONE,
+    )[:3] == [
+        ToolCall(0, None, "now", "{}"),
+        ToolCall(0, "c", "f", '{"a":1}'),
+        ToolCall(1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}},
+        {"choices": [], "usage": {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}},
+        {"usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}},
+    ],
+)
+def test_usage_after_the_finish_reason(usage: dict[str, Any]) -> None:
+    assert decode(STOP, event(usage), DONE) == [Usage(3, 4, {"total_tokens": 7}), WHOLE]
+
+
+def test_usage_in_every_chunk_is_told_once() -> None:
+    chunks = [event({"choices": [], "usage": {"prompt_tokens": n}}) for n in (1, 2, 3)]
+    assert decode(*chunks, DONE) == [Usage(3), UpstreamEnd()]
+
+
+def test_usage_of_odd_values() -> None:
+    usage = {"prompt_tokens": "3", "completion_tokens": -1, "x": 1.5, "y": None}
+    assert decode(event({"usage": usage}), DONE) == [Usage(extra={"x": 1.5}), UpstreamEnd()]
+
+
+def test_what_the_server_said_besides_the_answer() -> None:
+    decoder = OpenAIDecoder()
+    assert decoder.closing is None
+    decoder.feed(b"".join(completion("hi")))
+    assert decoder.closing == {"id": "c1", "model": "m1", "finish_reason": "stop"}
+
+
+# ---------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("frame", "text"),
+    [
+        ({"error": {"message": "down", "code": 503}}, "down (503)"),
+        ({"error": "down"}, "down"),
+        ({"error": {"x": 1}}, "an error without a message"),
+        ({"error": True}, "an error without a message"),
+        ({"choices": [], "error": {"message": "down"}}, "down"),
+        ({"object": "error", "message": "down"}, "down"),
+        ({"code": 102, "message": "down"}, "down (102)"),
+    ],
+)
+def test_an_error_in_the_stream_ends_it(frame: dict[str, Any], text: str) -> None:
+    items = decode(
+        completion_chunk(content="hi"), event(frame), completion_chunk(content="x"), DONE
+    )
+    assert items == [TextDelta("hi"), failure(text)]
+
+
+@pytest.mark.parametrize("frame", [b": hi\n\n", b"data:\n\n", b"event: ping\ndata: \n\n"])
+def test_keep_alives_are_passed_over(frame: bytes) -> None:
+    assert decode(frame, DONE, frame) == [UpstreamEnd()]
+
+
+def test_an_event_of_type_error_ends_it() -> None:
+    stream = b'event: error\ndata: {"message":"down"}\n\n'
+    assert decode(stream) == [failure("down")]
+
+
+@pytest.mark.parametrize(
+    "frame", [{}, {"code": 0, "data": True}, {"type": "ping"}, {"error": None}, {"choices": None}]
+)
+def test_objects_that_say_nothing_are_passed_over(frame: dict[str, Any]) -> None:
+    assert decode(event(frame), DONE) == [UpstreamEnd()]
+
+
+@pytest.mark.parametrize(
+    "data", ["{", "oops", "[1]", '"text"', "null", '{"choices": 7}', '{"choices": [null]}']
+)
+def test_data_that_is_no_chunk_is_an_error(data: str) -> None:
+    items = decode(completion_chunk(content="hi"), event(data), completion_chunk(content="x"))
+    assert texts(items) == "hi"
+    assert ending(items).reason is Reason.UPSTREAM_ERROR
+
+
+def test_broken_data_does_not_matter_after_the_finish_reason() -> None:
+    assert ending(decode(STOP, event("{"))) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [(b"x\xffy", "x\ufffdy"), (rb"x\ud83d", "x\ufffd"), (b"x\x01", "x\x01")],
+)
+def test_a_broken_character_does_not_cost_the_answer(raw: bytes, text: str) -> None:
+    frame = b'data: {"choices":[{"delta":{"content":"' + raw + b'"}}]}\n\n'
+    assert decode(frame, DONE) == [TextDelta(text), UpstreamEnd()]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "error"),
+    [
+        (["**ERROR**: E"], "", "E"),
+        (["Half", "**ERROR**: AUTH_ERROR - no"], "Half", "AUTH_ERROR - no"),
+        (["Half\n**ERROR**: it broke"], "Half", "it broke"),
+        (["Half**ERROR**: TIMEOUT - slow"], "Half", "TIMEOUT - slow"),
+        (["Half", "**ERROR**: a", " b", " c"], "Half", "a b c"),
+        (["a [ID", "**ERROR**: x"], "a [ID", "x"),
+    ],
+)
+def test_an_error_told_as_text_is_the_error(pieces: list[str], text: str, error: str) -> None:
+    items = decode(*completion(*pieces))
+    assert texts(items) == text
+    assert ending(items) == failure(error)
+
+
+def test_prose_about_errors_is_text() -> None:
+    prose = "The log has **ERROR**: lines, such as **ERROR**: disk full."
+    assert decode(*completion(prose)) == [TextDelta(prose), WHOLE]
+
+
+def test_an_endless_told_error_is_bounded() -> None:
+    items = decode(*completion("**ERROR**: x", *["y" * 1000] * 100))
+    assert len(ending(items).error or "") <= 500
+
+
+# ---------------------------------------------------------------------- limits
+
+
+def test_an_event_over_the_limit_ends_the_run_by_limit() -> None:
+    limits = LimitSettings(event_bytes=1000)
+    big = completion_chunk(content="x" * 1000)
+    items = decode(completion_chunk(content="hi"), big, DONE, limits=limits)
+    assert texts(items) == "hi"
+    assert ending(items).reason is Reason.LIMIT
+
+
+def test_references_are_bounded() -> None:
+    limits = LimitSettings(references=3, reference_bytes=10)
+    chunks = [{"id": str(n), "content": "x" * 100} for n in range(50)]
+    items = decode(completion_chunk(reference=chunks), DONE, limits=limits)
+    assert isinstance(items[0], References)
+    assert [one.ordinal for one in items[0].references] == [1, 2, 3]
+    assert all(len(one.text.encode()) <= 10 for one in items[0].references)
+
+
+def test_the_same_references_again_are_no_news() -> None:
+    chunk = completion_chunk(reference={"chunks": [{"id": "a"}], "total": 1})
+    kinds = [type(item) for item in decode(chunk, chunk, DONE)]
+    assert kinds == [References, UpstreamEnd]
+
+
+@pytest.mark.parametrize("reference", [{}, [], {"chunks": []}, {"chunks": {}}, "x", 7, {"a": 1}])
+def test_no_references_are_no_event(reference: Any) -> None:
+    assert decode(completion_chunk(reference=reference), DONE) == [UpstreamEnd()]
+
+
+def test_a_broken_item_keeps_the_places_of_the_others() -> None:
+    items = decode(completion_chunk(reference=[None, {"id": "b"}]), DONE)
+    assert isinstance(items[0], References)
+    assert [(one.ordinal, one.chunk_id) for one in items[0].references] == [(1, None), (2, "b")]
+
+
+# ---------------------------------------------------------------------- in one piece
+
+
+def whole(body: object) -> list[Item]:
+    return OpenAIDecoder().feed_whole(json.dumps(body).encode())
+
+
+def test_an_answer_in_one_piece() -> None:
+    message = {
+        "role": "assistant",
+        "content": "Yes [ID:0].",
+        "reasoning_content": "hm",
+        "reference": [{"id": "a", "content": "x"}],
+    }
+    body = {
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+    }
+    items = whole(body)
+    assert items[:2] == [ReasoningDelta("hm"), TextDelta("Yes [1].", ((4, 7, 1),))]
+    assert isinstance(items[2], References)
+    assert items[3:] == [Usage(3, 4), WHOLE]
+
+
+def test_an_answer_in_one_piece_needs_no_finish_reason() -> None:
+    assert whole({"choices": [{"message": {"content": "hi"}}]}) == [TextDelta("hi"), UpstreamEnd()]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"error": {"message": "down"}}, "down"),
+        ({"code": 102, "message": "Session not found!"}, "Session not found! (102)"),
+        ({"choices": []}, "an answer without choices"),
+        ([1], "the upstream sent an answer that is not a chat completion"),
+    ],
+)
+def test_json_that_is_no_answer_is_an_error(body: object, error: str) -> None:
+    assert whole(body) == [failure(error)]
+
+
+def test_garbage_in_one_piece_is_an_error() -> None:
+    assert ending(OpenAIDecoder().feed_whole(b"oops")).reason is Reason.UPSTREAM_ERROR
