@@ -70,10 +70,10 @@ async def test_p4_references_belong_to_a_message_and_not_to_a_position(store: St
     ]
 
 
-async def test_references_come_back_in_the_order_of_their_ordinals(store: Store) -> None:
+async def test_references_come_back_in_the_order_of_the_log(store: Store) -> None:
     told = await tell(store, Told(), References((Reference(2), Reference(10), Reference(1))))
     message = await _message(store, told.run.message_id)
-    assert [reference.ordinal for reference in message.answer.references] == [1, 2, 10]
+    assert [reference.ordinal for reference in message.answer.references] == [2, 10, 1]
 
 
 @pytest.mark.parametrize(

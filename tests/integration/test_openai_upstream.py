@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from holdfast.upstreams.citations import Style
 from holdfast.upstreams.openai import OpenAI
 from holdfast.upstreams.openai_decoder import OpenAIDecoder
 from holdfast.upstreams.transport import Transport
-from tests.support.sink import answer_of
+from tests.support.sink import RecordingSink, collect
 from tests.support.upstream_server import (
     LAST_CHUNK,
     Script,
@@ -60,7 +60,7 @@ def make(transport: Transport) -> Callable[..., OpenAI]:
 
 
 async def ask(upstream: OpenAI, ask: Ask = ASK, exchange: Exchange | None = None) -> list[Item]:
-    return [item async for items in answer_of(upstream, ask, exchange or Exchange()) for item in items]
+    return await collect(upstream, ask, exchange)
 
 
 def texts(items: list[Item]) -> str:
@@ -141,7 +141,15 @@ def test_secrets_do_not_show_in_the_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "base_url", ["", "a.example/v1", "ftp://a.example", "http://", "http://a.example:x/v1"]
+    "base_url",
+    [
+        "",
+        "a.example/v1",
+        "ftp://a.example",
+        "http://",
+        "http://a.example:x/v1",
+        "http://u:p@a.example",
+    ],
 )
 def test_a_base_url_that_cannot_be_is_refused(base_url: str) -> None:
     with pytest.raises(ValidationError):
@@ -155,21 +163,25 @@ async def test_an_answer_streams_as_it_comes(make: Callable[..., OpenAI]) -> Non
     go = asyncio.Event()
     first, second, *rest = completion("one", "two")
     script: list[Step] = [head(), chunk(first), go, *map(chunk, [second, *rest]), LAST_CHUNK]
-    async with ScriptedUpstream(script) as server:
-        answer = answer_of(make(server.base_url), ASK, Exchange())
-        assert list(await anext(answer)) == [TextDelta("one")]
+    async with ScriptedUpstream(script) as server, asyncio.TaskGroup() as tasks:
+        sink = RecordingSink()
+        answer = tasks.create_task(make(server.base_url).answer(ASK, Exchange(), sink))
+        await sink.has(lambda: sink.text == "one")
         go.set()
-        assert [item async for items in answer for item in items] == [TextDelta("two"), WHOLE]
+        assert await answer == WHOLE
+    assert sink.events == [TextDelta("one"), TextDelta("two")]
 
 
 async def test_a_keep_alive_is_an_empty_batch(make: Callable[..., OpenAI]) -> None:
     go = asyncio.Event()
     script: list[Step] = [head(), chunk(b": hi\n\n"), go, chunk(b"data: [DONE]\n\n"), LAST_CHUNK]
-    async with ScriptedUpstream(script) as server:
-        answer = answer_of(make(server.base_url), ASK, Exchange())
-        assert list(await anext(answer)) == []
+    async with ScriptedUpstream(script) as server, asyncio.TaskGroup() as tasks:
+        sink = RecordingSink()
+        answer = tasks.create_task(make(server.base_url).answer(ASK, Exchange(), sink))
+        await sink.has(lambda: sink.batches == 1)
+        assert sink.events == []
         go.set()
-        assert list(await anext(answer)) == [UpstreamEnd()]
+        assert await answer == UpstreamEnd()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CORPUS.glob("*.sse")))
@@ -357,17 +369,53 @@ async def test_what_is_too_large_ends_by_limit(make: Callable[..., OpenAI], scri
 # ---------------------------------------------------------------------- closing
 
 
-async def test_closing_the_generator_closes_the_socket_at_once(
+async def test_a_run_that_takes_no_more_closes_the_socket_at_once(
     make: Callable[..., OpenAI],
 ) -> None:
+    limit = UpstreamEnd(Reason.LIMIT, error="enough")
     exchange = Exchange()
     script = stream(completion_chunk(content="hi"), end=[Wire.STALL])
     async with ScriptedUpstream(script) as server:
-        answer = answer_of(make(server.base_url), ASK, exchange)
-        assert list(await anext(answer)) == [TextDelta("hi")]
-        await answer.aclose()
+        sink = RecordingSink(1, limit)
+        assert await make(server.base_url).answer(ASK, exchange, sink) == limit
         await server.client_left()
+    assert sink.text == "hi"
     assert exchange.response == {"id": "c1", "model": "m1"}
+
+
+async def test_a_run_that_is_full_is_given_nothing_until_it_has_room(
+    make: Callable[..., OpenAI],
+) -> None:
+    count = 20_000
+    pieces = [completion_chunk(content="0123456789") * 100] * (count // 100)
+    async with ScriptedUpstream(stream(*pieces, *completion())) as server:
+        sink = FullSink()
+        assert await make(server.base_url).answer(ASK, Exchange(), sink) == WHOLE
+    assert sink.text == "0123456789" * count
+    assert sink.waits > 1
+
+
+class FullSink(RecordingSink):
+    """Full after each batch until somebody waited; refuses to be given more before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+        self._is_full = False
+
+    def take(self, items: Sequence[Item]) -> UpstreamEnd | None:
+        assert not self._is_full
+        self._is_full = bool(items)
+        return super().take(items)
+
+    def is_full(self) -> bool:
+        return self._is_full
+
+    async def room(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.waits += 1
+        self._is_full = False
 
 
 @pytest.mark.parametrize("script", [[Wire.STALL], stream(end=[Wire.STALL])])
@@ -381,6 +429,20 @@ async def test_cancelling_the_task_closes_the_socket_at_once(
         with pytest.raises(asyncio.CancelledError):
             await task
         await server.client_left()
+
+
+async def test_cancelling_loses_no_text_that_was_held_for_a_mark(
+    make: Callable[..., OpenAI],
+) -> None:
+    script = stream(completion_chunk(content="see [ID"), end=[Wire.STALL])
+    async with ScriptedUpstream(script) as server:
+        sink = RecordingSink()
+        task = asyncio.create_task(make(server.base_url).answer(ASK, Exchange(), sink))
+        await sink.has(lambda: sink.text == "see ")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert sink.text == "see [ID"
 
 
 async def test_whole_answers_share_a_connection(

@@ -31,10 +31,10 @@ async def transport() -> AsyncIterator[Transport]:
 
 
 async def read_all(response: Response) -> bytes:
-    data = b""
+    pieces = []
     while piece := await response.read():
-        data += piece
-    return data
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 async def fails(transport: Transport, url: str) -> UpstreamError:
@@ -157,6 +157,78 @@ async def test_no_more_than_the_start_of_a_body_is_read(transport: Transport) ->
         assert await response.read_start(100) == b"x" * 1000
 
 
+async def test_each_piece_is_handed_on_in_the_turn_in_which_it_comes(
+    transport: Transport,
+) -> None:
+    pieces: list[bytes] = []
+    async with (
+        ScriptedUpstream(stream(b"one", b"two", b"end")) as server,
+        transport.stream("GET", server.base_url, {}) as response,
+    ):
+
+        def take(piece: bytes) -> bool:
+            pieces.append(piece)
+            return b"".join(pieces).endswith(b"one")
+
+        await response.pump(take)
+        await response.pump(take)
+    assert b"".join(pieces) == b"onetwoend"
+
+
+async def test_what_a_taker_raises_comes_out_of_the_pump(transport: Transport) -> None:
+    def take(piece: bytes) -> bool:
+        raise RuntimeError(piece.decode())
+
+    async with ScriptedUpstream([head(), chunk(b"one"), Wire.STALL]) as server:
+        async with transport.stream("GET", server.base_url, {}) as response:
+            with pytest.raises(RuntimeError, match="one"):
+                await response.pump(take)
+        await server.client_left()
+
+
+async def test_a_body_that_nobody_reads_stays_at_the_server(transport: Transport) -> None:
+    size = 64 * 1024
+    script: Script = [head(), *[chunk(b"x" * size)] * 300, LAST_CHUNK]
+    async with (
+        ScriptedUpstream(script) as server,
+        transport.stream("GET", server.base_url, {}) as response,
+    ):
+        await until(lambda: response.connection._paused)
+        kept = sum(map(len, response.connection._parts))
+        assert kept < 1_000_000
+        assert server.played == 0
+        assert len(await read_all(response)) == 300 * size
+
+
+async def test_interim_answers_are_passed_over(transport: Transport) -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Type: text/x\r\n\r\n"
+    async with (
+        ScriptedUpstream([interim, *whole("ok", 201)]) as server,
+        transport.stream("GET", server.base_url, {}) as response,
+    ):
+        assert (response.status, response.content_type) == (201, "application/json")
+        assert "link" not in response.headers
+        assert await read_all(response) == b"ok"
+
+
+async def test_a_head_byte_by_byte(transport: Transport) -> None:
+    bare = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\nX-A: 2\r\n\r\nok"
+    script = [bytes([byte]) for byte in bare]
+    async with (
+        ScriptedUpstream(script) as server,
+        transport.stream("GET", server.base_url, {}) as response,
+    ):
+        assert response.headers["x-a"] == "1, 2"
+        assert await read_all(response) == b"ok"
+
+
+async def test_an_endless_head_is_refused(transport: Transport) -> None:
+    script: Script = [b"HTTP/1.1 200 OK\r\n", *[b"X-A: " + b"a" * 10_000 + b"\r\n"] * 100]
+    async with ScriptedUpstream(script) as server:
+        error = await fails(transport, server.base_url)
+    assert error.reason is Reason.UPSTREAM_ERROR
+
+
 # ---------------------------------------------------------------------- what is told
 
 
@@ -234,9 +306,6 @@ BROKEN: dict[str, Script] = {
     "reset": [head(), chunk(b"some"), Wire.RESET],
     "closed before the length": [head(length=100) + b"some", Wire.CLOSE],
     "a broken chunk": [head(), chunk(b"some") + b"zz\r\nxx\r\n", Wire.CLOSE],
-    "garbage instead of compressed data": [
-        head(length=9, Content_Encoding="gzip") + b"garbage!!",
-    ],
 }
 
 
@@ -252,22 +321,49 @@ async def test_what_had_arrived_before_the_break_is_not_lost(
     transport: Transport, last: Wire
 ) -> None:
     go = asyncio.Event()
-    async with ScriptedUpstream([head(), chunk(b"one"), go, chunk(b"two"), last]) as server:
+    async with (
+        ScriptedUpstream([head(), chunk(b"one"), go, chunk(b"two"), last]) as server,
+        transport.stream("GET", server.base_url, {}) as response,
+    ):
+        assert await response.read() == b"one"
+        go.set()
+        # Busy elsewhere while both the rest and the break arrive.
+        await until(lambda: response.connection.error is not None)
+        assert await response.read() == b"two"
         with pytest.raises(UpstreamError) as caught:
-            async with transport.stream("GET", server.base_url, {}) as response:
-                assert await response.read() == b"one"
-                go.set()
-                # Busy elsewhere while both the rest and the break arrive.
-                await until(lambda: response.connection.error is not None)
-                assert await response.read() == b"two"
-                await response.read()
+            await response.read()
     assert caught.value.reason is Reason.UPSTREAM_TRUNCATED
 
 
+@pytest.mark.parametrize(
+    ("coding", "reason"),
+    [
+        ("gzip", Reason.UPSTREAM_TRUNCATED),
+        ("deflate", Reason.UPSTREAM_TRUNCATED),
+        ("br", Reason.UPSTREAM_ERROR),
+    ],
+)
+async def test_an_encoding_that_cannot_be_read(
+    transport: Transport, coding: str, reason: Reason
+) -> None:
+    async with ScriptedUpstream([head(length=9, Content_Encoding=coding) + b"garbage!!"]) as server:
+        error = await fails(transport, server.base_url)
+    assert error.reason is reason
+
+
+async def test_what_unpacks_to_too_much_is_refused(transport: Transport) -> None:
+    bomb = gzip.compress(b"x" * 50_000_000)
+    script: Script = [head(length=len(bomb), Content_Encoding="gzip") + bomb]
+    async with ScriptedUpstream(script) as server:
+        error = await fails(transport, server.base_url)
+    assert error.reason is Reason.LIMIT
+
+
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something that nobody tells has happened."""
+    """Let the loop turn until something that nobody tells has happened, and once more."""
     while not condition():  # noqa: ASYNC110 - the HTTP client has no event for it
         await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 async def test_a_transport_that_is_not_open_is_our_bug() -> None:
@@ -307,6 +403,60 @@ async def test_a_connection_that_was_read_to_its_end_is_used_again(transport: Tr
         for _ in range(3):
             await transport.fetch("GET", server.base_url, {})
         assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        whole("ok", Connection="close"),
+        [head(length=2) + b"ok" + b"HTTP/1.1 200 OK\r\n"],
+        [head(length=2) + b"ok" + head(length=3) + b"bad"],
+        [head(length=-1) + b"ok", Wire.CLOSE],
+    ],
+    ids=[
+        "it says so",
+        "half a second answer came",
+        "a second answer came",
+        "its end is the answer's",
+    ],
+)
+async def test_a_connection_that_cannot_go_on_is_not_used_again(
+    transport: Transport, script: Script
+) -> None:
+    async with ScriptedUpstream(script) as server:
+        for _ in range(2):
+            assert (await transport.fetch("GET", server.base_url, {})).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_a_connection_that_the_server_closed_is_not_used_again(
+    transport: Transport,
+) -> None:
+    async with ScriptedUpstream([*whole("ok"), Wire.CLOSE]) as server:
+        await transport.fetch("GET", server.base_url, {})
+        await until(lambda: not transport._pool._all)
+        await transport.fetch("GET", server.base_url, {})
+        assert server.connections == 2
+
+
+async def test_a_connection_that_speaks_unasked_is_not_used_again(transport: Transport) -> None:
+    go = asyncio.Event()
+    script: Script = [*whole("ok"), go, head(length=3) + b"bad", Wire.STALL]
+    async with ScriptedUpstream(script) as server:
+        assert (await transport.fetch("GET", server.base_url, {})).body == b"ok"
+        go.set()
+        await until(lambda: not transport._pool._all)
+        assert (await transport.fetch("GET", server.base_url, {})).body == b"ok"
+        assert server.connections == 2
+
+
+async def test_an_idle_connection_is_closed_after_a_while(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.upstreams.http1.KEEP_ALIVE_S", 0.01)
+    async with ScriptedUpstream(whole("ok")) as server:
+        await transport.fetch("GET", server.base_url, {})
+        await until(lambda: not transport._pool._all)
 
 
 async def test_a_connection_that_was_left_early_is_not_used_again(transport: Transport) -> None:

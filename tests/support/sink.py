@@ -1,7 +1,7 @@
 """A run that only records what an upstream gives it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Event, TextDelta
@@ -24,17 +24,24 @@ class RecordingSink:
         self.ends: list[UpstreamEnd] = []
         self._limit = limit
         self._end = end
-        self._changed = asyncio.Condition()
+        self._news = asyncio.Event()
 
     @property
     def text(self) -> str:
         """The text of the deltas."""
         return "".join(event.text for event in self.events if isinstance(event, TextDelta))
 
+    async def has(self, condition: Callable[[], bool]) -> None:
+        """Wait until what was given makes `condition` true."""
+        while not condition():
+            self._news.clear()
+            await self._news.wait()
+
     def take(self, items: Sequence[Item]) -> UpstreamEnd | None:
         """See `Sink`."""
         assert not self.ends, "nothing may follow the end"
         self.batches += 1
+        self._news.set()
         for item in items:
             if isinstance(item, UpstreamEnd):
                 self.ends.append(item)

@@ -122,7 +122,8 @@ class ScriptedUpstream:
             request = await _read_request(first, reader)
             script = self._choose(request)
             await self._note(partial(self.requests.append, request))
-            # Clients do not pipeline: what can be read during a script is only their leaving.
+            # What comes before the script is over is the client's leaving (b""), or the start of
+            # the next request of one that has seen the whole response already.
             watch = asyncio.ensure_future(_read_byte(reader))
             try:
                 if not await self._play(script, writer, watch):
@@ -150,7 +151,7 @@ class ScriptedUpstream:
                     writer.write(step)
                     with suppress(ConnectionError):
                         await _first(writer.drain(), watch)
-            if watch.done():
+            if _has_left(watch):
                 await self._note(self._count_closed_early)
                 return False
         await self._note(self._count_played)
@@ -259,11 +260,17 @@ async def _read_byte(reader: asyncio.StreamReader) -> bytes:
     return b""
 
 
+def _has_left(watch: asyncio.Future[bytes]) -> bool:
+    return watch.done() and not watch.result()
+
+
 async def _first(action: Any, watch: asyncio.Future[bytes]) -> None:
     """Wait for `action`, but no longer than the client is there."""
     task = asyncio.ensure_future(action)
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        while not task.done() and not _has_left(watch):
+            pending = {task} if watch.done() else {task, watch}
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
     finally:

@@ -118,6 +118,8 @@ def decide(end: UpstreamEnd, arrived: bool) -> RunEnd:
         outcome = Outcome.CANCELLED
     else:
         outcome = Outcome.INTERRUPTED if arrived else Outcome.FAILED
+    if error is not None:  # an upstream's words may hold what no JSON can
+        error = error.encode("utf-8", "replace").decode()
     return RunEnd(outcome=outcome, reason=reason, finish=end.finish, error=error)
 
 

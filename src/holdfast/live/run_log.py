@@ -55,15 +55,21 @@ class RunLog:
     # ------------------------------------------------------------------ the writing side
 
     def append(self, events: Iterable[Event]) -> None:
-        """Add events after the last one."""
+        """Add events after the last one.
+
+        Raises:
+            TypeError, ValueError: One has no JSON; those before it were added.
+        """
         seq, size, pending = self.last_seq, 0, self._pending
-        for event in events:
-            seq += 1
-            data = encode(event)
-            size += len(data)
-            pending.append(Entry(seq, event, data))
-        self.last_seq = seq
-        self.unsaved_bytes += size
+        try:
+            for event in events:
+                data = encode(event)
+                seq += 1
+                size += len(data)
+                pending.append(Entry(seq, event, data))
+        finally:
+            self.last_seq = seq
+            self.unsaved_bytes += size
 
     def take(self) -> Sequence[Entry]:
         """The entries to commit next; they stay taken until `saved` or `drop_unsaved`."""

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from holdfast.engine.fold import Answer, Fold
+from holdfast.engine.fold import Fold
 from holdfast.engine.policy import ChatMessage
 from holdfast.engine.run import RunMachine, Signal, State, UpstreamEnd
 from holdfast.errors import StoreUnavailable
@@ -21,9 +21,10 @@ from holdfast.events import (
     Event,
     Reason,
     ReasoningDelta,
+    References,
     TextDelta,
     TextReplace,
-    ToolCall,
+    encode,
     join_log,
 )
 from holdfast.live.run_log import RunLog
@@ -38,10 +39,8 @@ History: TypeAlias = Callable[[], Awaitable[Sequence[ChatMessage]]]
 logger = logging.getLogger(__name__)
 
 
-
-FOLD_BATCH = 500
-
-_SIZED = frozenset({TextDelta, TextReplace, ReasoningDelta, ToolCall})
+CLOSE_TIMEOUT_S = 5.0
+"""How long an upstream that has said all may take to close."""
 
 
 class Execution:
@@ -91,10 +90,11 @@ class Execution:
         self._now = now
         self._fold = Fold()
         self._fold.add(start.event)
-        self._unfolded: list[Event] = []
         self._marked = False
         self._end: UpstreamEnd | None = None
-        self._answer: Answer | None = None
+        self._told: UpstreamEnd | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._sealed = False
         self._finishing = False
         self._room = Wake()
         self._answer_bytes = 0
@@ -110,10 +110,10 @@ class Execution:
         """End the run for `end`; False if its end was decided before (the first cause counts)."""
         if self._end is not None:
             return False
-        self._end = end
+        self._end = self._told or end
         if self._consuming and self._task is not None:
             self._task.cancel()
-        return True
+        return self._end is end
 
     async def wait_closed(self) -> None:
         """Wait until the task is gone, too."""
@@ -135,7 +135,8 @@ class Execution:
             if self._end is None:
                 if history is not None:
                     self.ask = msgspec.structs.replace(self.ask, history=await history())
-                self.stop(await self._upstream.answer(self.ask, self.exchange, self))
+                end = await self._upstream.answer(self.ask, self.exchange, self)
+                self._end = self._end or end
         except asyncio.CancelledError:
             task = self._task
             if self._end is None or task is None or task.uncancel() > 0:
@@ -144,10 +145,13 @@ class Execution:
             self.stop(UpstreamEnd(Reason.STORAGE_ERROR, error=error.message))
         except Exception as error:
             logger.exception("run %s broke down", self.run.id)
-            self.stop(UpstreamEnd(Reason.UPSTREAM_ERROR, error=f"internal error: {error}"))
+            broken = UpstreamEnd(Reason.UPSTREAM_ERROR, error=f"internal error: {error}")
+            self.stop(broken)
         finally:
             self._consuming = False
             self._watch.cancel()
+            if self._closing is not None:
+                self._closing.cancel()
         if not self.given_up:
             self._finish()
 
@@ -155,29 +159,35 @@ class Execution:
         """See `Sink.take`."""
         assert self._watch is not None
         self._watch.touch()
-        if self._end is not None:
-            return self._end
+        if self._end is not None or self._told is not None:
+            return self._end or self._told
         events: list[Event] = []
         end: UpstreamEnd | None = None
-        for item in items:
-            if isinstance(item, UpstreamEnd):
-                end = item
-                break
-            if type(item) in _SIZED:
-                end = self._over_limit(item)  # type: ignore[arg-type]
+        try:
+            for item in items:
+                end = item if isinstance(item, UpstreamEnd) else self._over_limit(item)
                 if end is not None:
                     break
-            events.append(item)
-        if events:
-            if not self.machine.arrived:
-                for event in events:
-                    self.machine.see(event)
-            self.log.append(events)
-            self._unfolded += events
-            if len(self._unfolded) > FOLD_BATCH:
-                self._fold_up()
-            self._announce()
+                events.append(item)  # type: ignore[arg-type]
+        finally:
+            if events:
+                self._append(events)
+        if end is not None:
+            # An upstream that has said all may close slowly or badly: that changes nothing.
+            self._told = end
+            loop = asyncio.get_running_loop()
+            self._closing = loop.call_later(CLOSE_TIMEOUT_S, self.stop, end)
         return end
+
+    def _append(self, events: Sequence[Event]) -> None:
+        before = self.log.last_seq
+        try:
+            self.log.append(events)
+        finally:
+            if not self.machine.arrived:
+                for event in events[: self.log.last_seq - before]:
+                    self.machine.see(event)
+            self._announce()
 
     def is_full(self) -> bool:
         """See `Sink.is_full`: the upstream is not read until the store has caught up."""
@@ -188,18 +198,23 @@ class Execution:
         while self.is_full():
             await self._room.wait()
 
-    def _over_limit(
-        self, event: TextDelta | TextReplace | ReasoningDelta | ToolCall
-    ) -> UpstreamEnd | None:
+    def _over_limit(self, event: Event) -> UpstreamEnd | None:
         """The run's end if this event would break a limit; such an event is left out."""
-        text = event.arguments_delta if isinstance(event, ToolCall) else event.text
-        size = len(text) if text.isascii() else len(text.encode())
         limits = self._limits
+        kind = type(event)
+        if kind is TextDelta or kind is ReasoningDelta or kind is TextReplace:
+            text: str = event.text  # type: ignore[union-attr]
+            size = len(text) if text.isascii() else len(text.encode())
+            self._answer_bytes += size
+        elif kind is References:
+            return None  # bounded by number and size where they are made
+        else:
+            size = len(encode(event))
+            self._answer_bytes += size
         if size > limits.event_bytes:
             return UpstreamEnd(
                 Reason.LIMIT, error=f"an event of {size} bytes is over limits.event_bytes"
             )
-        self._answer_bytes += size
         if self._answer_bytes > limits.answer_bytes:
             return UpstreamEnd(
                 Reason.LIMIT,
@@ -207,22 +222,14 @@ class Execution:
             )
         return None
 
-    def _fold_up(self) -> None:
-        """Fold in batches: an event at a time costs several times as much."""
-        for event in self._unfolded:
-            self._fold.add(event)
-        self._unfolded.clear()
-
     # ------------------------------------------------------------------ the end
 
     def _finish(self) -> None:
         """Decide the outcome and hand the final message to the group commit."""
         assert self._end is not None
         run_end = self.machine.end(self._end)
-        self._fold_up()
-        self._fold.add(run_end)
         self.log.append([run_end])
-        self._answer = self._fold.answer()
+        self._sealed = True
         self._announce()
 
     def _announce(self) -> None:
@@ -237,14 +244,16 @@ class Execution:
         if not entries:
             return None
         append = Append(self.run.id, entries[0].seq, entries[-1].seq, join_log(entries))
-        if self._answer is None:
+        for entry in entries:
+            self._fold.add(entry.event)
+        if not self._sealed:
             return append
         self._finishing = True
         return FinishRun(
             run_id=self.run.id,
             message_id=self.run.message_id,
             append=append,
-            answer=self._answer,
+            answer=self._fold.answer(),
             ended_at=self._now(),
             request=self.exchange.request,
             response=self.exchange.response,

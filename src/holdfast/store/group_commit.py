@@ -146,7 +146,11 @@ class GroupCommit:
         jobs, self._callers = self._callers, []
         dirty, self._dirty = self._dirty, []
         for source in dirty:
-            write = source.pending()
+            try:
+                write = source.pending()
+            except Exception:
+                logger.exception("a run failed to give what it has written")
+                continue
             if write is not None:
                 jobs.append(_Job(write, source))
         return jobs
@@ -173,20 +177,23 @@ class GroupCommit:
         """Commit until all is settled and the store is well; what runs wrote is tried again."""
         loop = asyncio.get_running_loop()
         patience_ends = loop.time() + self._patience_s
-        stalled = False
+        told = 0  # jobs are only added behind those that know of the stall
         for attempt in itertools.count():
             jobs = self._settle(jobs, await self._try(jobs))
             if self.healthy and not jobs:
                 return
             if self._closing and attempt > 0:
                 break
-            if jobs and not stalled and loop.time() >= patience_ends:
-                stalled = True
-                for job in jobs:
-                    if not isinstance(job.target, _Caller):
-                        _call(job.target.stall)
             await self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             self._refuse_callers()
+            jobs += self._take()
+            if self.healthy:
+                told = 0
+            elif loop.time() >= patience_ends:
+                for job in jobs[told:]:
+                    if not isinstance(job.target, _Caller):
+                        _call(job.target.stall)
+                told = len(jobs)
         for job in jobs:
             _call(job.target.settle, StoreUnavailable("stopped before the store was back"))
 

@@ -1,12 +1,14 @@
 """Bringing a database's schema up to date, forward only."""
 
+import sqlite3
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from holdfast.errors import ConfigError
 
@@ -18,6 +20,13 @@ def current(engine: Engine) -> str | None:
     """The revision of this database; None for an empty one."""
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def _begin_on_sqlite(connection: Connection) -> None:
+    """Begin the transaction that the driver would not begin for a change of the schema."""
+    driver = connection.connection.driver_connection
+    if isinstance(driver, sqlite3.Connection) and not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def upgrade(engine: Engine) -> tuple[str | None, str]:
@@ -40,7 +49,13 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
             f"the database has schema {before}, which this release does not know: "
             "it was written by a newer one"
         )
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    try:
+        with engine.begin() as connection:
+            _begin_on_sqlite(connection)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        if "already exists" in str(error.orig):
+            raise ConfigError(f"the database has tables of another program: {error.orig}") from None
+        raise
     return before, HEAD

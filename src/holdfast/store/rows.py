@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def to_json(value: Any) -> str | None:
     """JSON text for a column, None for nothing."""
-    return encode(value).decode() if value else None
+    return None if value is None else encode(value).decode()
 
 
 def from_json(text: str | None, kind: type[T], default: T) -> T:
@@ -55,31 +55,42 @@ def finish_rows(write: FinishRun) -> tuple[dict[str, Any], dict[str, Any], list[
     run = shared | {
         "p_id": write.run_id,
         "p_last_seq": write.append.last_seq,
-        "p_request": to_json(write.request),
-        "p_response": to_json(write.response),
+        "p_request": _kept(write.request),
+        "p_response": _kept(write.response),
         "p_ended_at": write.ended_at,
     }
     message = shared | {
         "p_id": write.message_id,
         "p_status": answer.status.value,
         "p_content": answer.text,
-        "p_marks": to_json(answer.marks),
+        "p_marks": to_json(answer.marks or None),
         "p_reasoning": answer.reasoning or None,
-        "p_tool_calls": to_json(answer.tool_calls),
+        "p_tool_calls": to_json(answer.tool_calls or None),
         "p_usage": to_json(answer.usage),
         "p_metadata": to_json(write.metadata),
         "p_completed_at": write.ended_at,
     }
-    return run, message, [reference_row(write.message_id, r) for r in answer.references]
+    references = [
+        reference_row(write.message_id, place, reference)
+        for place, reference in enumerate(answer.references)
+    ]
+    return run, message, references
 
 
-def reference_row(message_id: str, reference: Reference) -> dict[str, Any]:
+def _kept(exchanged: Any) -> str | None:
+    """What was said on the wire; it is for debugging, and must not cost an answer."""
+    try:
+        return to_json(exchanged)
+    except (TypeError, ValueError) as error:
+        return to_json({"not_kept": str(error).encode("utf-8", "replace").decode()})
+
+
+def reference_row(message_id: str, place: int, reference: Reference) -> dict[str, Any]:
     """A row of `message_references`."""
     row = msgspec.structs.asdict(reference)
     row["positions"] = to_json(reference.positions)
     row["extra"] = to_json(reference.extra)
-    row["message_id"] = message_id
-    return row
+    return row | {"message_id": message_id, "place": place}
 
 
 def reference_record(row: Row) -> Reference:

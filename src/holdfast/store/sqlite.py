@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from holdfast.engine.policy import Turn
@@ -68,14 +68,20 @@ class SqliteStore(Store):
         await self._writing.run(self._open)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock_file(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Whatever name it goes by, the file is locked by its one real path.
+            self.path = self.path.resolve()
+            self._lock = _lock_file(self.path)
+        except OSError as error:
+            raise ConfigError(f"cannot use {self.path} as database: {error.strerror}") from None
         engine = create_engine(
-            f"sqlite:///{self.path}",
+            URL.create("sqlite", database=str(self.path)),
             connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
             pool_size=READER_THREADS + 1,
         )
         event.listen(engine, "connect", self._set_pragmas)
+        event.listen(engine, "begin", _begin)
         self._engine = engine
         try:
             migrate.upgrade(engine)
@@ -83,7 +89,6 @@ class SqliteStore(Store):
             connection = pooled.driver_connection
             pooled.detach()
             assert isinstance(connection, sqlite3.Connection)
-            connection.isolation_level = None  # transactions are begun and ended by the writer
             self._connection = connection
             self._writer = Writer(connection, self._index)
             self._load_index()
@@ -91,6 +96,7 @@ class SqliteStore(Store):
             raise _translate(error, self.path) from error
 
     def _set_pragmas(self, connection: sqlite3.Connection, record: object) -> None:
+        connection.isolation_level = None  # transactions begin where we say so, schema changes too
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode = WAL")
         cursor.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -101,7 +107,8 @@ class SqliteStore(Store):
     def _load_index(self) -> None:
         """Find the rows that an earlier process left; recovery ends their runs."""
         assert self._engine is not None
-        with self._engine.connect() as connection:
+        with self._engine.begin() as connection:
+            connection.execute(sql.DELETE_ENDED_JOURNAL)
             for row in connection.execute(sql.JOURNAL_ROWS).mappings():
                 self._index.add(row["run_id"], row["last_seq"], row["id"])
                 self._index.next_id = row["id"] + 1
@@ -125,6 +132,8 @@ class SqliteStore(Store):
 
     async def commit(self, writes: Sequence[Write]) -> list[Any]:
         """See `Store.commit`."""
+        if self._writing.closed:
+            raise StoreUnavailable("the store is closed")
         results: list[Any] = await self._writing.run(self._writer.commit, writes)
         return results
 
@@ -142,6 +151,8 @@ class SqliteStore(Store):
             except DBAPIError as error:
                 raise _translate(error, self.path) from error
 
+        if self._writing.closed:
+            raise StoreUnavailable("the store is closed")
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
 
     async def read_log(self, run_id: str, after: int, limit: int = 1000) -> LogPage | None:
@@ -154,7 +165,7 @@ class SqliteStore(Store):
         rows = self._index.rows.get(run_id)
         if rows:
             wanted = [(last, row_id) for last, row_id in list(rows) if last > after]
-            last_seq = wanted[-1][0] if wanted else after
+            last_seq = rows[-1][0]
             ids = [row_id for _, row_id in wanted[:limit]]
             entries = reads.journal_entries(connection, ids, after)
             # Fewer than the index said: the run ended in between and its rows are gone.
@@ -206,6 +217,10 @@ class SqliteStore(Store):
     async def list_turns(self, session_id: str, before: str, limit: int) -> list[Turn]:
         """See `Store.list_turns`."""
         return await self._read(reads.list_turns, session_id, before, limit)
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def _lock_file(path: Path) -> int:

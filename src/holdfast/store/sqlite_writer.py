@@ -94,6 +94,7 @@ class Writer:
             self._cursor.execute("BEGIN IMMEDIATE")
             results = self._apply(writes)
             dead = self._index.dead + self._index.rows_of(self._ended)
+            dead += [row_id for run_id, _, row_id in self._added if run_id in self._ended]
             dead = self._purge(dead, any(isinstance(write, DeleteSession) for write in writes))
             self._cursor.execute("COMMIT")
         except BaseException:
@@ -101,26 +102,38 @@ class Writer:
                 self._cursor.execute("ROLLBACK")
             raise
         self._index.dead = dead
-        for run_id in self._ended:
-            self._index.rows.pop(run_id, None)
         for run_id, last_seq, row_id in self._added:
             self._index.add(run_id, last_seq, row_id)
+        for run_id in self._ended:
+            self._index.rows.pop(run_id, None)
         return results
 
     def _apply(self, writes: Sequence[Write]) -> list[Any]:
-        results: list[Any] = []
-        appends: list[Append] = []
-        for write in writes:
-            if isinstance(write, Append):
-                appends.append(write)
-                results.append(None)
+        # Appends go first, all in one go: nothing in a batch can come before them but the
+        # creation of their run, and then they are left for its place.
+        results: list[Any] = [None] * len(writes)
+        known = self._index.rows
+        early = [w for w in writes if type(w) is Append and w.run_id in known]
+        self._append(early)
+        if len(early) == len(writes):
+            return results
+        for place, write in enumerate(writes):
+            if type(write) is Append:
+                if write.run_id not in known:
+                    results[place] = self._append_to_new_run(write)
                 continue
             try:
-                results.append(self._apply_one(write))
+                results[place] = self._apply_one(write)
             except HoldfastError as refusal:
-                results.append(refusal)
-        self._append(appends)
+                results[place] = refusal
         return results
+
+    def _append_to_new_run(self, write: Append) -> bool | None:
+        """Append to a run of this batch; False if the run is not live (any more)."""
+        if not any(run_id == write.run_id for run_id, _, _ in self._added):
+            return False
+        self._append_rows([write])
+        return None
 
     def _apply_one(self, write: Write) -> Any:
         match write:
@@ -183,7 +196,8 @@ class Writer:
         """
         if not dead:
             return dead
-        if not self._added and self._index.rows.keys() <= set(self._ended):
+        live = {run_id for run_id, _, _ in self._added} | self._index.rows.keys()
+        if live <= set(self._ended):
             self._run(sql.DELETE_JOURNAL)
         elif at_once or len(dead) >= DEAD_ROWS:
             for first, last in _ranges(sorted(dead)):
@@ -194,7 +208,8 @@ class Writer:
 
     def _stored_log(self, run_id: str) -> list[bytes]:
         select = sql.READ_JOURNAL_ROW
-        rows = self._index.rows.get(run_id, ())
+        rows = [*self._index.rows.get(run_id, ())]
+        rows += [(last, row) for run, last, row in self._added if run == run_id]
         return [self._cursor.execute(select.sql, (row_id,)).fetchone()[0] for _, row_id in rows]
 
     # ------------------------------------------------------------------ runs
@@ -205,6 +220,8 @@ class Writer:
             earlier = self._earlier_run(run)
             if earlier is not None:
                 return RunCreated(earlier, replayed=True)
+        if write.question is None and not self._has_question(run):
+            raise NotFound("there is no such question")
         if write.session is not None:
             self._insert(sql.INSERT_SESSION, session_row(write.session))
         elif not self._run(sql.OWN_SESSION, p_id=run.session_id, p_owner=run.owner).fetchone():
@@ -275,13 +292,13 @@ class Writer:
 
     def _retire_versions(self, run: RunRecord) -> int:
         turn = {"p_session_id": run.session_id, "p_turn_id": run.question_id}
-        if not self._run(
-            sql.OWN_QUESTION, p_id=run.question_id, p_session_id=run.session_id
-        ).fetchone():
-            raise NotFound("there is no such question")
         version: int = self._run(sql.NEXT_VERSION, **turn).fetchone()[0]
         self._run(sql.RETIRE_VERSIONS, **turn)
         return version
+
+    def _has_question(self, run: RunRecord) -> bool:
+        found = self._run(sql.OWN_QUESTION, p_id=run.question_id, p_session_id=run.session_id)
+        return found.fetchone() is not None
 
     def _finish_run(self, write: FinishRun) -> bool:
         run, message, references = finish_rows(write)

@@ -169,6 +169,9 @@ DELETE_JOURNAL = Prepared(delete(journal))
 DELETE_JOURNAL_ROWS = Prepared(
     delete(journal).where(journal.c.id >= _p("first"), journal.c.id <= _p("last"))
 )
+DELETE_ENDED_JOURNAL = delete(journal).where(
+    journal.c.run_id.not_in(select(runs.c.id).where(_IS_LIVE))
+)
 DELETE_RUN_JOURNAL = Prepared(delete(journal).where(journal.c.run_id == _p("run_id")))
 READ_JOURNAL_ROW = Prepared(select(journal.c.payload).where(journal.c.id == _p("id")))
 
@@ -260,7 +263,7 @@ VERSIONS = (
 REFERENCES = (
     select(message_references)
     .where(message_references.c.message_id.in_(bindparam("p_messages", expanding=True)))
-    .order_by(message_references.c.message_id, message_references.c.ordinal)
+    .order_by(message_references.c.message_id, message_references.c.place)
 )
 TURNS = (
     select(messages.c.turn_id, messages.c.role, messages.c.content)

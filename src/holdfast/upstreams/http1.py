@@ -77,6 +77,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on what came of the body as one piece."""
+        if self.complete:
+            self.abort()  # nothing was asked that this could answer
+            return
         if not self._has_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES + BUFFER_BYTES:
@@ -138,6 +141,11 @@ class Connection(asyncio.Protocol):
             self._news.set_result(None)
 
     # ------------------------------------------------------------------ the parser's side
+
+    def on_message_begin(self) -> None:
+        """Nothing may follow the one answer that was asked for; what does ends the connection."""
+        if self.complete:
+            raise ValueError("a second answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; a repeated one as a list, as RFC 9110 has it."""

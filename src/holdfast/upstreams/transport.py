@@ -226,4 +226,3 @@ def _request(
         return address, request_bytes(method, target, name, sent, body)
     except ValueError:  # UnicodeEncodeError is one
         raise UpstreamError(Reason.UPSTREAM_ERROR, "the request cannot be sent") from None
-

@@ -118,7 +118,8 @@ def upgrade() -> None:
     op.create_table(
         "message_references",
         sa.Column("message_id", sa.Text(), nullable=False),
-        sa.Column("ordinal", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("place", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("document_id", sa.Text(), nullable=True),
         sa.Column("document_name", sa.Text(), nullable=True),
         sa.Column("chunk_id", sa.Text(), nullable=True),
@@ -128,7 +129,7 @@ def upgrade() -> None:
         sa.Column("positions", sa.Text(), nullable=True),
         sa.Column("extra", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["message_id"], ["messages.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("message_id", "ordinal"),
+        sa.PrimaryKeyConstraint("message_id", "place"),
     )
     op.create_table(
         "run_logs",

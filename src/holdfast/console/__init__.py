@@ -1,0 +1,1 @@
+"""The chat page: static files that the server hands out at `/`."""

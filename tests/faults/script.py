@@ -1,0 +1,151 @@
+"""What the scripted upstream answers to a question, down to the byte.
+
+A question names its kind and itself: "burst b03: ...". Its answer follows from these words alone,
+so the checker knows what a stored answer must say without asking the server that stored it.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+
+class Kind(StrEnum):
+    """How an answer comes and how it ends."""
+
+    LONG = "long"
+    """A word now and then, for longer than any round runs."""
+    BURST = "burst"
+    """Many words in one write, then a pause; as long as `long`."""
+    SLOW = "slow"
+    """Nothing at all for a long time."""
+    SHORT = "short"
+    ERROR = "error"
+    """An error in the middle of the stream."""
+    CUT = "cut"
+    """The connection closes without a terminal marker."""
+    EMPTY = "empty"
+
+
+HELD = (Kind.LONG, Kind.BURST, Kind.SLOW)
+"""Kinds that are in flight until the server is killed."""
+OUTCOMES = {
+    Kind.ERROR: ("interrupted", "upstream_error"),
+    Kind.CUT: ("interrupted", "upstream_truncated"),
+    Kind.EMPTY: ("failed", "upstream_empty"),
+}
+"""How an answer of this kind ends if it may; the others are `completed` without a reason."""
+
+_WORDS = "海带 根 洋流 kelp holds fast in the current 的 是 。 , root\n rock 🌊 tide — été".split(" ")
+
+
+class Frame(NamedTuple):
+    """One event of the upstream's stream."""
+
+    data: bytes
+    text: str
+    """What it adds to the answer as readers see it."""
+    pause_s: float
+    """How long the upstream waits after it."""
+
+
+class Script(NamedTuple):
+    """An answer."""
+
+    kind: Kind
+    frames: tuple[Frame, ...]
+    references: tuple[int, ...]
+    """How many references each `references` event has, in order."""
+
+    @property
+    def text(self) -> str:
+        return "".join(frame.text for frame in self.frames)
+
+
+def question(kind: Kind, name: str) -> str:
+    """The question whose answer is of this kind."""
+    return f"{kind} {name}: 海带 – what holds it?"
+
+
+def name_of(text: str) -> str:
+    """The name in a question."""
+    return text.split(" ", 2)[1].rstrip(":")
+
+
+@lru_cache(maxsize=512)
+def script_of(text: str) -> Script:
+    """The answer to a question."""
+    kind = Kind(text.split(" ", 1)[0])
+    choose = random.Random(text)
+    match kind:
+        case Kind.LONG:
+            frames, sets = _words(choose, 700, batch=1, pause_s=0.02)
+        case Kind.BURST:
+            frames, sets = _words(choose, 3_000, batch=40, pause_s=0.12)
+        case Kind.SLOW:
+            frames, sets = _words(choose, 20, batch=20, pause_s=0.01)
+            frames.insert(0, Frame(b": not yet\n\n", "", 60.0))
+        case Kind.EMPTY:
+            frames, sets = [], ()
+        case _:
+            frames, sets = _words(choose, choose.randint(4, 20), batch=3, pause_s=0.01)
+    return Script(kind, (*frames, *_ending(kind)), sets)
+
+
+def _words(
+    choose: random.Random, count: int, *, batch: int, pause_s: float
+) -> tuple[list[Frame], tuple[int, ...]]:
+    """Some words, with references that come early and once more, more of them, later."""
+    frames: list[Frame] = []
+    for place in range(count):
+        pause = pause_s if (place + 1) % batch == 0 else 0.0
+        word = choose.choice(_WORDS) + " "
+        if place in (2, count * 2 // 3):
+            references = _references(choose, 2 if place == 2 else 4)
+            frames.append(Frame(_chunk({"reference": {"chunks": references}}), "", 0.0))
+        if place % 25 == 3:
+            frames.append(Frame(_chunk({"content": "[ID:1]"}), "[2]", 0.0))
+        frames.append(Frame(_chunk({"content": word}), word, pause))
+    return frames, (2, 4)
+
+
+def _references(choose: random.Random, count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"chunk-{place}-{choose.randrange(10**6)}",
+            "document_id": f"document-{place}",
+            "document_name": f"海带 {place}.md",
+            "content": " ".join(choose.choices(_WORDS, k=30)),
+            "similarity": choose.random(),
+            "url": f"https://kelp.example/{place}",
+            "positions": [[place, 1, 2, 3, 4]],
+            "vector_similarity": choose.random(),
+        }
+        for place in range(count)
+    ]
+
+
+def _ending(kind: Kind) -> Iterator[Frame]:
+    match kind:
+        case Kind.CUT:
+            return
+        case Kind.ERROR:
+            yield Frame(_event({"error": {"message": "the model fell over", "code": 500}}), "", 0.0)
+            return
+        case Kind.EMPTY:
+            pass
+        case _:
+            usage = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
+            yield Frame(_chunk({}, finish_reason="stop", usage=usage), "", 0.0)
+    yield Frame(b"data: [DONE]\n\n", "", 0.0)
+
+
+def _chunk(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return _event({"id": "c", "model": "m", "choices": [choice], **more})
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"

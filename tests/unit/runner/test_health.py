@@ -1,0 +1,76 @@
+"""Whether the upstreams answer."""
+
+import asyncio
+import time
+
+import pytest
+
+from holdfast.runner import health
+from holdfast.runner.health import FRESH_S, HealthBoard, check
+from holdfast.upstreams.base import Health
+from tests.support.scripted import ScriptedUpstream
+
+
+class Patient(ScriptedUpstream):
+    """Says what it is told to say of its health, and counts how often it is asked."""
+
+    def __init__(self, name: str, answer: Health | Exception | None) -> None:
+        super().__init__(name)
+        self.answer_with = answer
+        self.checks = 0
+
+    async def check(self) -> Health:
+        self.checks += 1
+        if self.answer_with is None:
+            await asyncio.get_running_loop().create_future()
+        if isinstance(self.answer_with, Exception):
+            raise self.answer_with
+        assert self.answer_with is not None
+        return self.answer_with
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (Health(True), Health(True)),
+        (Health(False, "401"), Health(False, "401")),
+        (ConnectionRefusedError("no"), Health(False, "ConnectionRefusedError: no")),
+        (None, Health(False, "no answer within 0.01 s")),
+    ],
+)
+async def test_a_check_always_gives_an_answer(
+    monkeypatch: pytest.MonkeyPatch, answer: Health | Exception | None, found: Health
+) -> None:
+    monkeypatch.setattr(health, "CHECK_TIMEOUT_S", 0.01)
+    assert await check(Patient("p", answer)) == found
+
+
+async def test_one_upstream_that_hangs_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "CHECK_TIMEOUT_S", 0.01)
+    board = HealthBoard({"a": Patient("a", None), "b": Patient("b", Health(True))})
+    found = await board.look()
+    assert list(found) == ["a", "b"]
+    assert [found["a"].ok, found["b"].ok] == [False, True]
+
+
+async def test_findings_are_used_again_while_they_are_fresh(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    patient = Patient("p", Health(True))
+    board = HealthBoard({"p": patient})
+    await asyncio.gather(*[board.look() for _ in range(5)])
+    now += FRESH_S - 1
+    await board.look()
+    assert patient.checks == 1
+    patient.answer_with = Health(False, "gone")
+    now += 1
+    assert await board.look() == {"p": Health(False, "gone")}
+    assert patient.checks == 2
+
+
+async def test_a_board_without_upstreams_is_empty() -> None:
+    assert await HealthBoard({}).look() == {}
