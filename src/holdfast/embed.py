@@ -6,14 +6,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from fastapi import APIRouter
-from starlette.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import ConfigError
 from holdfast.events import Entry
 from holdfast.http.dialects import DIALECTS
 from holdfast.http.endpoint import LOCAL_OWNER
 from holdfast.http.routes import make_router, operations
-from holdfast.http.stream import EventStream, run_headers
+from holdfast.http.stream import EventStream, Headers, run_headers
 from holdfast.runner.factory import make_supervisor
 from holdfast.runner.supervisor import Question
 from holdfast.settings import Settings, StorageSettings
@@ -131,8 +132,8 @@ class Holdfast:
         created = await self._supervisor.ask(question, given)
         return created.run
 
-    def respond(self, run: RunRecord, dialect: str = "native", after: int = 0) -> ASGIApp:
-        """The run as a streaming response; return it from a route.
+    def respond(self, run: RunRecord, dialect: str = "native", after: int = 0) -> Response:
+        """The run as a streaming response; return it from a route of FastAPI or Starlette.
 
         Args:
             run: What `ask` gave.
@@ -145,10 +146,13 @@ class Holdfast:
         encoder = DIALECTS.get(dialect)
         if encoder is None:
             raise ConfigError(f"no dialect {dialect!r}; there is {', '.join(sorted(DIALECTS))}")
-        reader = self._supervisor.read(run.id, after)
-        return EventStream(
-            [(reader, encoder(run.id))], self._supervisor.settings.stream, run_headers(run)
-        )
+
+        def stream(headers: Headers) -> EventStream:
+            reader = self._supervisor.read(run.id, after)
+            settings = self._supervisor.settings.stream
+            return EventStream([(reader, encoder(run.id))], settings, headers)
+
+        return _RunResponse(stream, run_headers(run))
 
     async def read(self, run_id: str, after: int = 0) -> AsyncIterator[Entry]:
         """The committed events of a run after `after`, until its end.
@@ -190,3 +194,20 @@ class Holdfast:
         """
         session = await self._supervisor.get_session(owner, session_id)
         return await self._supervisor.list_messages(session.id, limit, None)
+
+
+class _RunResponse(Response):
+    """An `EventStream` in the form that frameworks take from a route.
+
+    It is opened when it is called for, so a route that fails after `respond` leaves no reader.
+    """
+
+    def __init__(self, stream: Callable[[Headers], EventStream], headers: Headers) -> None:
+        super().__init__()
+        self.raw_headers = list(headers)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._stream(self.raw_headers)(scope, receive, send)
+        if self.background is not None:
+            await self.background()

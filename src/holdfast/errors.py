@@ -5,6 +5,7 @@ HoldfastError
   |     +-- BadRequest              400  malformed body, parameter or cursor
   |     +-- Forbidden               403  refused by the protections of the server's edge
   |     +-- NotFound                404  not there, or not yours
+  |     +-- MethodNotAllowed        405  the path has no such method
   |     +-- RunActive               409  the session's run is still live
   |     +-- Conflict                409  the thing is in another state than the request needs
   |     +-- CursorAhead             410  a cursor beyond the end of the log
@@ -65,6 +66,13 @@ class NotFound(RequestError):
 
     status = 404
     code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path has no such method; `extra["allow"]` lists those that it has."""
+
+    status = 405
+    code = "method_not_allowed"
 
 
 class Conflict(RequestError):

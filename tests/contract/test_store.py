@@ -1,6 +1,7 @@
 """The contract of every store: batches, beginnings, idempotency."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,7 @@ async def test_every_write_has_the_result_that_its_class_promises(store: Store) 
     ) == [None, None, None, True, None, None]
 
 
-async def test_p1_the_question_is_stored_with_its_run(
-    store: Store, harness: StoreHarness
-) -> None:
+async def test_p1_the_question_is_stored_with_its_run(store: Store, harness: StoreHarness) -> None:
     told = await begin(store, Told(question="What is kelp?"), TextDelta("A"))
     store = await harness.reopen(store)
     question, answer = await store.list_messages(told.run.session_id, 10)
@@ -237,7 +236,7 @@ async def test_a_probe_leaves_nothing_behind(store: Store, harness: StoreHarness
 # ------------------------------------------------------------------------------ idempotency
 
 
-def _keyed(key: str = "k", fingerprint: str = "f", **values: str) -> Told:
+def _keyed(key: str = "k", fingerprint: str = "f", **values: Any) -> Told:
     return Told(idempotency_key=key, fingerprint=fingerprint, **values)
 
 

@@ -263,9 +263,7 @@ async def _follow(store: Store, run_id: str, limit: int) -> Sequence[Entry]:
 
 
 @pytest.mark.parametrize("limit", [1, 1000])
-async def test_p5_readers_see_no_gap_while_the_end_moves_the_rows(
-    store: Store, limit: int
-) -> None:
+async def test_p5_readers_see_no_gap_while_the_end_moves_the_rows(store: Store, limit: int) -> None:
     for number in range(12):
         told = await begin(store, Told())
         readers = [asyncio.create_task(_follow(store, told.run.id, limit)) for _ in range(3)]

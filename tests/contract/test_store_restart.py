@@ -27,9 +27,7 @@ async def test_p3_a_run_that_was_live_is_found_again_with_its_journal(
     assert await store.read_log(told.run.id, 0) == LogPage(told.entries, ended=False, last_seq=4)
 
 
-async def test_p3_a_run_of_a_dead_process_can_be_ended(
-    store: Store, harness: StoreHarness
-) -> None:
+async def test_p3_a_run_of_a_dead_process_can_be_ended(store: Store, harness: StoreHarness) -> None:
     told = await begin(store, Told(), TextDelta("a"))
     store = await harness.reopen(store)
     await commit(store, told.finish(end=CRASHED))

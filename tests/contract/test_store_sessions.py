@@ -184,9 +184,7 @@ async def test_p8_nobody_can_change_what_belongs_to_another_owner(
             UpdateSession(STRANGER, session, tick(), title="theirs", metadata={"x": 1}),
             DeleteSession(STRANGER, session),
             Told(owner=STRANGER, session_id=session).create(),
-            Told(
-                owner=STRANGER, session_id=session, question_id=told.run.question_id
-            ).create(),
+            Told(owner=STRANGER, session_id=session, question_id=told.run.question_id).create(),
         ]
     )
     assert [type(result) for result in results] == [NotFound] * 4

@@ -24,6 +24,8 @@ from typing import Any
 HOST = "127.0.0.1"
 RETRY_S = 0.02
 GIVE_UP_S = 40.0
+TRIES = 5
+"""How many answers without a new event it takes before it goes for good."""
 
 
 def request(method: str, path: str, body: bytes = b"", close: bool = True, **more: str) -> bytes:
@@ -72,19 +74,24 @@ class Asking:
         """Ask; whether the answer came whole."""
         Log(f"{self._base}.request").write(self._request)
         give_up = time.monotonic() + GIVE_UP_S
-        connection = 0
-        while time.monotonic() < give_up:
+        connection = tries = 0
+        while tries < TRIES and time.monotonic() < give_up:
+            seen = len(self._seen)
             try:
                 with socket.create_connection((HOST, self._port), timeout=GIVE_UP_S) as link:
+                    log = Log(f"{self._base}.{connection}.raw")
+                    connection += 1
+                    tries += 1
                     link.sendall(self._again())
-                    self._read(link, Log(f"{self._base}.{connection}.raw"))
-                connection += 1
+                    self._read(link, log)
             except OSError:
                 pass  # no server there, or it died: what came is written and counts
             if b"\nevent: run-end\n" in self._seen:
                 return True
             if self._resume == "no":
                 return False
+            if len(self._seen) > seen:
+                tries = 0
             time.sleep(RETRY_S)
         return False
 
@@ -99,9 +106,8 @@ class Asking:
 
     def _cursor(self) -> str | None:
         """The id of the last event that came whole."""
-        whole = self._seen.rpartition(b"\n\n")[0]
-        last = whole.rpartition(b"id: ")[2]
-        return last.partition(b"\n")[0].decode() if b"id: " in whole else None
+        last = self._seen.rpartition(b"id: ")[2]
+        return last.partition(b"\n")[0].decode() if last else None
 
     def _read(self, link: socket.socket, log: Log) -> None:
         raw = b""
@@ -119,13 +125,13 @@ class Asking:
         if name in lower:
             start = lower.index(name) + len(name)
             self.session = head[start:].partition(b"\r\n")[0].decode()
-        # Chunks' sizes stand on lines of their own: what is left out can be no line of an event.
-        self._seen += b"".join(_chunks(body))
+        events = b"".join(_chunks(body)).split(b"\n\n")[:-1]  # the last one may be cut
+        self._seen += b"".join(e + b"\n\n" for e in events if not e.startswith(b":"))
 
 
 def _chunks(body: bytes) -> list[bytes]:
     """The data of the chunks of a body that may be cut anywhere."""
-    chunks = []
+    chunks: list[bytes] = []
     while True:
         size, line, body = body.partition(b"\r\n")
         if not line or not size or int(size, 16) == 0:

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import zlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,10 @@ class Image:
     def live(self) -> list[StoredRun]:
         return [run for run in self.runs.values() if not run.ended]
 
-    @property
-    def by_key(self) -> dict[str, StoredRun]:
-        return {run.row["idempotency_key"]: run for run in self.runs.values()}
+    @cached_property
+    def by_question(self) -> dict[str | None, StoredRun]:
+        """The first run of each question."""
+        return {self.question(run): run for run in reversed(self.runs.values())}
 
     def question(self, run: StoredRun) -> str | None:
         """The question that a run answers."""

@@ -6,7 +6,7 @@ A mutant is installed in the process of the server under test, and nowhere else.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
 from msgspec.structs import replace
@@ -50,26 +50,28 @@ def _release_before_commit() -> None:
 
 
 def _ask_before_commit() -> None:
-    submit = GroupCommit.submit
-    late: set[asyncio.Task[Any]] = set()
-
-    async def submit_late(commits: GroupCommit, write: Write) -> Any:
-        await asyncio.sleep(HEAD_START_S)
-        return await submit(commits, write)
+    submit, commit = GroupCommit.submit, SqliteStore.commit
+    tasks: set[asyncio.Task[Any]] = set()
 
     async def submitting(commits: GroupCommit, write: Write) -> Any:
         if not isinstance(write, CreateRun):
             return await submit(commits, write)
-        task = asyncio.create_task(submit_late(commits, write))
-        late.add(task)
-        task.add_done_callback(late.discard)
+        task = asyncio.create_task(submit(commits, write))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         return RunCreated(write.run, replayed=False)
 
+    async def committing(store: SqliteStore, writes: Sequence[Write]) -> list[Any]:
+        if any(isinstance(write, CreateRun) for write in writes):
+            await asyncio.sleep(HEAD_START_S)
+        return await commit(store, writes)
+
     patch.object(GroupCommit, "submit", submitting).start()
+    patch.object(SqliteStore, "commit", committing).start()
 
 
 class _SplitCursor(sqlite3.Cursor):
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, *parameters: Any) -> Self:
         if sql.startswith("UPDATE messages SET status"):
             super().execute("COMMIT")
             super().execute("BEGIN IMMEDIATE")

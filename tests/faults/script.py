@@ -38,17 +38,25 @@ OUTCOMES = {
 }
 """How an answer of this kind ends if it may; the others are `completed` without a reason."""
 
-_WORDS = "海带 根 洋流 kelp holds fast in the current 的 是 。 , root\n rock 🌊 tide — été".split(" ")
+_WORDS = "海带 根 洋流 kelp holds fast in the current 的 是 。 , root\n rock 🌊 tide — été".split(
+    " "
+)
 
 
 class Frame(NamedTuple):
     """One event of the upstream's stream."""
 
-    data: bytes
-    text: str
+    body: dict[str, Any] | str
+    text: str = ""
     """What it adds to the answer as readers see it."""
-    pause_s: float
+    pause_s: float = 0.0
     """How long the upstream waits after it."""
+
+    @property
+    def data(self) -> bytes:
+        body = self.body
+        text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+        return f"data: {text}\n\n".encode()
 
 
 class Script(NamedTuple):
@@ -81,16 +89,16 @@ def script_of(text: str) -> Script:
     choose = random.Random(text)
     match kind:
         case Kind.LONG:
-            frames, sets = _words(choose, 700, batch=1, pause_s=0.02)
+            frames, sets = _words(choose, 1_500, batch=1, pause_s=0.02)
         case Kind.BURST:
-            frames, sets = _words(choose, 3_000, batch=40, pause_s=0.12)
+            frames, sets = _words(choose, 6_000, batch=40, pause_s=0.2)
         case Kind.SLOW:
             frames, sets = _words(choose, 20, batch=20, pause_s=0.01)
-            frames.insert(0, Frame(b": not yet\n\n", "", 60.0))
+            frames.insert(0, Frame("", pause_s=60.0))
         case Kind.EMPTY:
             frames, sets = [], ()
         case _:
-            frames, sets = _words(choose, choose.randint(4, 20), batch=3, pause_s=0.01)
+            frames, sets = _words(choose, choose.randint(6, 20), batch=3, pause_s=0.01)
     return Script(kind, (*frames, *_ending(kind)), sets)
 
 
@@ -99,15 +107,14 @@ def _words(
 ) -> tuple[list[Frame], tuple[int, ...]]:
     """Some words, with references that come early and once more, more of them, later."""
     frames: list[Frame] = []
-    for place in range(count):
+    for place, word in enumerate(choose.choices(_WORDS, k=count)):
         pause = pause_s if (place + 1) % batch == 0 else 0.0
-        word = choose.choice(_WORDS) + " "
         if place in (2, count * 2 // 3):
             references = _references(choose, 2 if place == 2 else 4)
-            frames.append(Frame(_chunk({"reference": {"chunks": references}}), "", 0.0))
+            frames.append(Frame(_chunk({"reference": {"chunks": references}})))
         if place % 25 == 3:
-            frames.append(Frame(_chunk({"content": "[ID:1]"}), "[2]", 0.0))
-        frames.append(Frame(_chunk({"content": word}), word, pause))
+            frames.append(Frame(_chunk({"content": "[ID:1]"}), "[2]"))
+        frames.append(Frame(_chunk({"content": f"{word} "}), f"{word} ", pause))
     return frames, (2, 4)
 
 
@@ -132,20 +139,16 @@ def _ending(kind: Kind) -> Iterator[Frame]:
         case Kind.CUT:
             return
         case Kind.ERROR:
-            yield Frame(_event({"error": {"message": "the model fell over", "code": 500}}), "", 0.0)
+            yield Frame({"error": {"message": "the model fell over", "code": 500}})
             return
         case Kind.EMPTY:
             pass
         case _:
             usage = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
-            yield Frame(_chunk({}, finish_reason="stop", usage=usage), "", 0.0)
-    yield Frame(b"data: [DONE]\n\n", "", 0.0)
+            yield Frame(_chunk({}, finish_reason="stop", usage=usage))
+    yield Frame("[DONE]")
 
 
-def _chunk(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+def _chunk(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return _event({"id": "c", "model": "m", "choices": [choice], **more})
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+    return {"id": "c", "model": "m", "choices": [choice], **more}

@@ -7,7 +7,8 @@ the commit's return, the hint and the recovery by wrapping the functions that st
 is a JSON object: folder, port, upstream, synchronous, control; `point` and `occurrence` say where
 to die once the driver has armed the control page; `mutant` breaks a promise on purpose.
 
-It prints its URL once it takes questions. Before it kills itself it writes `killed.json`.
+It loads what it needs, waits for a line on its standard input, starts, and prints its URL once it
+takes questions. Before it kills itself it writes `killed.json`.
 """
 
 import asyncio
@@ -75,7 +76,7 @@ class Faults:
         def trace(sql: str) -> None:
             nonlocal before
             if before is None:
-                if not sql.startswith(BEGIN):
+                if not sql.startswith("BEGIN IMMEDIATE"):
                     return  # a read
                 before = IDLE
                 done.clear()
@@ -155,6 +156,7 @@ def _shape(write: Write) -> dict[str, Any]:
 
 
 def main() -> None:
+    os.read(0, 1)
     die_with_parent()
     plan = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -17,9 +17,7 @@ from contextlib import suppress
 from tests.faults.lifeline import die_with_parent
 from tests.faults.script import Frame, Kind, name_of, script_of
 
-_HEAD = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-)
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 
 

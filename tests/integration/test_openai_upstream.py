@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from holdfast.upstreams.citations import Style
 from holdfast.upstreams.openai import OpenAI
 from holdfast.upstreams.openai_decoder import OpenAIDecoder
 from holdfast.upstreams.transport import Transport
-from tests.support.sink import RecordingSink, collect
+from tests.support.loop import until
+from tests.support.sink import FullSink, RecordingSink, collect
 from tests.support.upstream_server import (
     LAST_CHUNK,
     Script,
@@ -395,29 +396,6 @@ async def test_a_run_that_is_full_is_given_nothing_until_it_has_room(
     assert sink.waits > 1
 
 
-class FullSink(RecordingSink):
-    """Full after each batch until somebody waited; refuses to be given more before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits = 0
-        self._is_full = False
-
-    def take(self, items: Sequence[Item]) -> UpstreamEnd | None:
-        assert not self._is_full
-        self._is_full = bool(items)
-        return super().take(items)
-
-    def is_full(self) -> bool:
-        return self._is_full
-
-    async def room(self) -> None:
-        for _ in range(10):
-            await asyncio.sleep(0)
-        self.waits += 1
-        self._is_full = False
-
-
 @pytest.mark.parametrize("script", [[Wire.STALL], stream(end=[Wire.STALL])])
 async def test_cancelling_the_task_closes_the_socket_at_once(
     make: Callable[..., OpenAI], script: Script
@@ -452,8 +430,7 @@ async def test_whole_answers_share_a_connection(
         upstream = make(server.base_url)
         for _ in range(3):
             assert ending(await ask(upstream)) == WHOLE
-            while transport._settling:  # noqa: ASYNC110 - nobody tells when a connection is idle
-                await asyncio.sleep(0)
+            await until(lambda: not transport._settling)
         assert server.connections == 1
 
 

@@ -7,7 +7,6 @@ death of its process would; `rows` counts what is in a table, so that nothing ca
 import asyncio
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from holdfast.store.port import Store
 from holdfast.store.sqlite import SqliteStore
 
 TABLES = ("sessions", "messages", "message_references", "runs", "journal", "run_logs")
+
 
 class StoreHarness(ABC):
     """One empty database of one kind."""

@@ -5,8 +5,9 @@ It can send what no HTTP library would, and `Connection.log` holds all that came
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -157,6 +158,11 @@ class Connection:
         self.log += rest
         return rest
 
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        with suppress(OSError):  # the other side was faster
+            self._writer.write_eof()
+
     def abort(self) -> None:
         """Go away without a word."""
         self._writer.transport.abort()
@@ -266,6 +272,13 @@ class EventStream:
         while await self.next() is not None:
             pass
         return self.frames[start:]
+
+    async def rest_as_bytes(self) -> bytes:
+        """The bytes of all further events, without comments; faster than `rest` for many."""
+        while piece := await self.connection.piece():
+            self.body += piece
+        rest, self._at = bytes(self.body[self._at :]), len(self.body)
+        return re.sub(rb"(?:(?<=\n\n)|^):[^\n]*\n\n", b"", rest)
 
     async def broken(self) -> list[Frame]:
         """All further events of a response that must be cut off."""

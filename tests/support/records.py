@@ -94,6 +94,9 @@ class Told:
         self._fold = Fold()
         self._fold.add(start)
 
+    def __repr__(self) -> str:
+        return f"<run {self.run.id[-4:]} of {len(self.entries)} events>"
+
     @property
     def answer(self) -> Answer:
         """What the entries so far amount to."""

@@ -104,7 +104,8 @@ class Server(Client):
         if self.process.returncode is None:
             self.process.kill()
         await self.process.wait()
-        assert error is not None or "Traceback" not in self.log_text, self.log_text
+        told, found, trace = self.log_text.partition("Traceback")
+        assert error is not None or not found, told[-300:] + found + trace[:3_000]
 
     @property
     def log_text(self) -> str:
@@ -174,8 +175,10 @@ class Deployment:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.server.__aexit__(kind, error, traceback)
-        await self.upstream.__aexit__(kind, error, traceback)
+        try:
+            await self.server.__aexit__(kind, error, traceback)
+        finally:
+            await self.upstream.__aexit__(kind, error, traceback)
 
     async def restart(self) -> None:
         """Start the server once more, where it was, when its process is gone."""

@@ -59,6 +59,29 @@ class RecordingSink:
         """See `Sink`."""
 
 
+class FullSink(RecordingSink):
+    """Full after each batch until somebody waited; refuses to be given more before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+        self._is_full = False
+
+    def take(self, items: Sequence[Item]) -> UpstreamEnd | None:
+        assert not self._is_full
+        self._is_full = bool(items)
+        return super().take(items)
+
+    def is_full(self) -> bool:
+        return self._is_full
+
+    async def room(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        self.waits += 1
+        self._is_full = False
+
+
 async def collect(upstream: Upstream, ask: Ask, exchange: Exchange | None = None) -> list[Item]:
     """All items of an answer; the end is what `answer` returned."""
     sink = RecordingSink()

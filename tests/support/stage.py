@@ -1,7 +1,7 @@
 """A supervisor on a real store with a scripted upstream: the whole engine, without a server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,14 @@ class Asked:
                 await changed.wait()
             self.execution.log.unlisten(changed.set)
 
+    async def ended_in_store(self) -> None:
+        """Wait until the run is stored as ended; one that was refused is ended a little later."""
+
+        async def is_ended() -> bool:
+            return (await self.record()).status == "ended"
+
+        await until(is_ended)
+
     async def ending(self) -> RunEnd:
         """Wait for the end and give it as the log has it."""
         await self.over()
@@ -76,9 +84,7 @@ class Stage:
         """Set up in `folder`; the upstream has `steps` ready for every question."""
         self.settings = make_settings(folder, **sections)
         self.store = FaultyStore(
-            SqliteStore(
-                self.settings.storage.url, synchronous=self.settings.storage.synchronous
-            )
+            SqliteStore(self.settings.storage.url, synchronous=self.settings.storage.synchronous)
         )
         self.upstream = ScriptedUpstream("script", *steps)
         self.supervisor = Supervisor(self.settings, self.store, {"script": self.upstream})
@@ -116,9 +122,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def on_stage(
-    folder: Path, *steps: Step, **sections: dict[str, Any]
-) -> AsyncIterator[Stage]:
+async def on_stage(folder: Path, *steps: Step, **sections: dict[str, Any]) -> AsyncIterator[Stage]:
     """A stage that is started, and stopped in the end whatever happened on it."""
     stage = Stage(folder, *steps, **sections)
     await stage.supervisor.start()
@@ -132,6 +136,13 @@ async def on_stage(
             call.close_gate.set()
         async with asyncio.timeout(GIVE_UP_S):
             await stage.supervisor.stop()
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that nobody rings for, such as what is in the store."""
+    async with asyncio.timeout(GIVE_UP_S):
+        while not await holds():  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 async def turns(count: int = 20) -> None:

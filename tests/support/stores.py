@@ -5,8 +5,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from holdfast.engine.policy import Turn
 from holdfast.errors import StoreUnavailable
-from holdfast.store.port import Append, Store, Write
+from holdfast.store.port import (
+    Append,
+    LogPage,
+    MessageRecord,
+    RunRecord,
+    SessionRecord,
+    Store,
+    Write,
+)
 
 Answer: TypeAlias = Callable[[Sequence[Write]], list[Any]]
 """What a commit does: give results, or raise."""
@@ -124,7 +133,9 @@ class ScriptedSource:
     def saved(self) -> list[int]:
         """The numbers that were stored, in the order in which they were."""
         good = [write for write, result in self.settled if not isinstance(result, Exception)]
-        return [int(n) for write in good if isinstance(write, Append) for n in write.payload.split()]
+        return [
+            int(n) for write in good if isinstance(write, Append) for n in write.payload.split()
+        ]
 
 
 class FaultyStore(Store):
@@ -185,21 +196,42 @@ class FaultyStore(Store):
     async def close(self) -> None:
         await self.inner.close()
 
-    def __getattribute__(self, name: str) -> Any:
-        if name not in _READS:
-            return super().__getattribute__(name)
-        inner, this = self.inner, self
+    async def _reading(self) -> Store:
+        """The real store, when it may be read."""
+        self.reads += 1
+        await self.read_gate.wait()
+        return self.inner
 
-        async def read(*args: Any, **kwargs: Any) -> Any:
-            this.reads += 1
-            await this.read_gate.wait()
-            return await getattr(inner, name)(*args, **kwargs)
+    async def read_log(self, run_id: str, after: int, limit: int = 1000) -> LogPage | None:
+        return await (await self._reading()).read_log(run_id, after, limit)
 
-        return read
+    async def live_runs(self) -> list[tuple[RunRecord, bool]]:
+        return await (await self._reading()).live_runs()
 
-    read_log = live_runs = get_run = get_raw = get_session = None  # type: ignore[assignment]
-    find_session = list_sessions = get_message = None  # type: ignore[assignment]
-    list_messages = list_turns = None  # type: ignore[assignment]
+    async def get_run(self, owner: str, run_id: str) -> RunRecord | None:
+        return await (await self._reading()).get_run(owner, run_id)
 
+    async def get_raw(self, run_id: str) -> tuple[Any, Any]:
+        return await (await self._reading()).get_raw(run_id)
 
-_READS = frozenset(Store.__abstractmethods__) - {"open", "close", "commit"}
+    async def get_session(self, owner: str, session_id: str) -> SessionRecord | None:
+        return await (await self._reading()).get_session(owner, session_id)
+
+    async def find_session(self, owner: str, dialect: str, key: str) -> SessionRecord | None:
+        return await (await self._reading()).find_session(owner, dialect, key)
+
+    async def list_sessions(
+        self, owner: str, limit: int, before: tuple[int, str] | None = None
+    ) -> list[SessionRecord]:
+        return await (await self._reading()).list_sessions(owner, limit, before)
+
+    async def get_message(self, owner: str, message_id: str) -> MessageRecord | None:
+        return await (await self._reading()).get_message(owner, message_id)
+
+    async def list_messages(
+        self, session_id: str, limit: int, after: tuple[str, str] | None = None
+    ) -> list[MessageRecord]:
+        return await (await self._reading()).list_messages(session_id, limit, after)
+
+    async def list_turns(self, session_id: str, before: str, limit: int) -> list[Turn]:
+        return await (await self._reading()).list_turns(session_id, before, limit)

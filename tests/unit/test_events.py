@@ -112,7 +112,7 @@ PINNED: list[tuple[Event, bytes]] = [
 
 
 def _name(value: Any) -> str:
-    return EVENT_TYPES[type(value)] if type(value) in EVENT_TYPES else ""
+    return EVENT_TYPES.get(type(value), "")
 
 
 @pytest.mark.parametrize(("event", "data"), PINNED, ids=_name)

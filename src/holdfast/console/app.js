@@ -4,11 +4,9 @@
 //          ▲ same key          │ connection lost
 //          └── no event yet ── wait ──► GET /api/v1/runs/{id}/events with Last-Event-ID
 //
-// The server is the truth: an answer here is the fold of its run's events, and the id of the last
-// event is all that is needed to go on. Content is never HTML: nodes are made by `el`, and every
-// text that comes from outside is a text node.
-
-// ---------------------------------------------------------------- words
+// The server is the truth: an answer is the fold of its run's events, and the id of the last event
+// is all it takes to go on. Content is never HTML: `el` makes every node, and every text that comes
+// from outside becomes a text node.
 
 const WORDS = {
   tagline: ["Ask. The answer stays.", "放心提问，回答不会丢"],
@@ -19,36 +17,30 @@ const WORDS = {
   ],
   new: ["New conversation", "新对话"],
   conversations: ["Conversations", "对话列表"],
-  older: ["Older", "更早的对话"],
   untitled: ["Untitled", "未命名"],
   ask: ["Ask a question", "输入问题"],
   send: ["Send", "发送"],
   stop: ["Stop (Esc)", "停止（Esc）"],
   hint: ["Enter sends, Shift+Enter begins a new line", "Enter 发送，Shift+Enter 换行"],
-  you: ["You asked", "你的问题"],
   answer: ["Answer", "回答"],
   writing: ["Writing", "正在回答"],
   searching: ["Searching", "正在检索"],
   stopping: ["Stopping", "正在停止"],
   reconnecting: ["Reconnecting", "正在重新连接"],
+  connected: ["Connected again", "已重新连接"],
   reasoning: ["Reasoning", "思考过程"],
   sources: ["Sources", "参考来源"],
-  source: ["Source {0}", "来源 {0}"],
+  source: ["Source {}", "来源 {}"],
   open: ["Open the source", "打开来源"],
   again: ["Ask again", "重新回答"],
-  earlier: ["Earlier version", "上一个版本"],
-  later: ["Later version", "下一个版本"],
-  complete: ["Complete", "回答完毕"],
-  stopped: ["Stopped by you", "已由你停止"],
-  unread: ["Stopped, because nobody was reading", "无人阅读，已停止"],
+  completed: ["Complete", "回答完毕"],
+  cancelled: ["Stopped by you", "已由你停止"],
+  client_disconnected: ["Stopped, because nobody was reading", "无人阅读，已停止"],
   interrupted: ["Interrupted", "回答中断"],
   failed: ["No answer", "未能回答"],
   kept: ["What had arrived is kept.", "已收到的内容都已保留。"],
-  gone: ["This conversation does not exist.", "这个对话不存在。"],
-  busy: [
-    "Another answer is still being written in this conversation.",
-    "这个对话里还有一个回答正在生成。",
-  ],
+  not_found: ["This conversation does not exist.", "这个对话不存在。"],
+  run_active: ["An answer is still being written here.", "这里还有一个回答正在生成。"],
   upstream_error: ["The service that writes the answers failed.", "生成回答的服务出错了。"],
   upstream_empty: ["The service sent no answer.", "服务没有返回内容。"],
   upstream_timeout: ["The service took too long.", "服务响应超时。"],
@@ -59,18 +51,13 @@ const WORDS = {
   server_shutdown: ["The server was shut down.", "服务器已关闭。"],
   server_crash: ["The server died while it was writing.", "服务器在回答途中意外终止。"],
 };
-const chinese = /^zh\b/i.test(navigator.language);
+const LANGUAGE = /^zh\b/i.test(navigator.language) ? 1 : 0;
 
-function say(key, ...values) {
-  const text = WORDS[key]?.[chinese ? 1 : 0] ?? key;
-  return text.replace(/\{(\d)\}/g, (_, place) => values[place]);
-}
-
-// ---------------------------------------------------------------- nodes
+const say = (key, value = "") => (WORDS[key]?.[LANGUAGE] ?? key).replace("{}", value);
 
 const find = (id) => document.getElementById(id);
 
-/** Make an element: functions are listeners, `true` is an empty attribute, `false` is none. */
+/** Make an element: a function is a listener, `true` an empty attribute, `false` none. */
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -81,230 +68,151 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
-// ---------------------------------------------------------------- Markdown, as far as answers use it
+const link = (url, ...children) =>
+  el("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
+
+// ---------------------------------------------------------------- Markdown, as answers use it
+
+// A citation mark travels within the text as \uFDD0 ordinal \uFDD1 label \uFDD2: noncharacters,
+// which are taken out of everything that comes in.
+const MARKS = /\uFDD0(\d+)\uFDD1(.*?)\uFDD2/gs;
+const NONCHARACTERS = /[\uFDD0-\uFDD2]/g;
+
+function withMarks(text, marks = []) {
+  if (!marks.length) return text.replace(NONCHARACTERS, "");
+  const points = Array.from(text, (point) => point.replace(NONCHARACTERS, "")); // as marks count
+  for (const [start, end, ordinal] of marks) {
+    points[start] = `\uFDD0${ordinal}\uFDD1${points[start]}`;
+    points[end - 1] += "\uFDD2";
+  }
+  return points.join("");
+}
+
+const withoutMarks = (text) => text.replace(MARKS, "$2");
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])(?:\s+|$)/;
-const STARTS = [
+const KINDS = [
+  ["blank", /^\s*$/],
   ["fence", FENCE],
-  ["heading", /^ {0,3}#{1,6}\s/],
+  ["heading", /^ {0,3}#{1,6}\s+/],
   ["rule", /^ {0,3}([-*_])(?:[ \t]*\1){2,}\s*$/],
   ["quote", QUOTE],
+  ["table", /^ {0,3}\|/],
   ["list", ITEM],
+  ["paragraph", /^/],
 ];
-const DELIMITER = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
 const INLINE = new RegExp(
-  "(`{1,3})(?!`)(.{1,2000}?)\\1(?!`)|\\*\\*(?=\\S)(.{0,2000}?\\S)\\*\\*" +
-    "|\\*(?=[^\\s*])([^*]{0,2000}?[^\\s*])\\*|\\[([^\\]]{1,500})\\]\\((https?://[^\\s()]{1,2000})\\)",
+  "\uFDD0(?<ordinal>\\d+)\uFDD1(?<mark>.*?)\uFDD2" +
+    "|(?<ticks>`{1,3})(?!`)(?<code>.{1,2000}?)\\k<ticks>(?!`)" +
+    "|\\*\\*(?=\\S)(?<bold>.{0,2000}?\\S)\\*\\*|\\*(?=[^\\s*])(?<slant>[^*]{0,2000}?[^\\s*])\\*" +
+    "|\\[(?<label>[^\\]]{1,500})\\]\\((?<url>https?://[^\\s()]{1,2000})\\)",
   "gs",
 );
 const DEEPEST = 8;
 
-/** A line with its place in the whole text; what is cut off in front moves the place. */
-const cut = (line, count) => ({ text: line.text.slice(count), at: line.at + count });
+const kindOf = (line) => KINDS.find(([, pattern]) => pattern.test(line))[0];
+const indentOf = (line) => line.length - line.trimStart().length;
+const isOrdered = (line) => /^\s*\d/.test(line);
 
-function toLines(text, at = 0) {
-  return text.split("\n").map((line) => {
-    const place = at;
-    at += line.length + 1;
-    return { text: line, at: place };
-  });
-}
+/** Whether lines[i] goes on with the block that lines[start] began. */
+const GOES_ON = {
+  quote: (lines, i) => kindOf(lines[i]) === "quote",
+  table: (lines, i) => kindOf(lines[i]) === "table",
+  paragraph(lines, i) {
+    const kind = kindOf(lines[i]);
+    // A line of a paragraph may begin with "1986."; only a bullet or a 1 makes a list of it.
+    return kind === "paragraph" || (kind === "list" && /^\s*(?!1[.)])\d/.test(lines[i]));
+  },
+  list(lines, i, start) {
+    const next = lines[i].trim() ? lines[i] : (lines[i + 1] ?? "");
+    if (indentOf(next) > 1 || !next.trim()) return Boolean(next.trim());
+    if (kindOf(next) === "list") return isOrdered(next) === isOrdered(lines[start]);
+    return next === lines[i] && kindOf(next) === "paragraph" && lines[i - 1].trim() !== "";
+  },
+  fence: (lines, i, start) => i === start + 1 || !closes(lines[i - 1], lines[start]),
+};
 
-function kindAt(lines, i) {
-  const { text } = lines[i];
-  if (!text.trim()) return "blank";
-  const start = STARTS.find(([, pattern]) => pattern.test(text));
-  if (start) return start[0];
-  const table = text.includes("|") && lines[i + 1]?.text.includes("|");
-  return table && DELIMITER.test(lines[i + 1].text) ? "table" : "paragraph";
-}
-
-const isOrdered = (line) => /^\s*\d/.test(line.text);
-
-function goesOnInList(lines, i, start) {
-  let next = i;
-  while (next < lines.length && !lines[next].text.trim()) next += 1;
-  if (next === lines.length) return false;
-  if (/^(?: {2}|\t)/.test(lines[next].text)) return true;
-  const kind = kindAt(lines, next);
-  if (kind === "list") return isOrdered(lines[next]) === isOrdered(lines[start]);
-  return kind === "paragraph" && next === i && Boolean(lines[i - 1].text.trim());
-}
-
-/** Only a bullet or a 1 begins a list in the middle of a paragraph: "…\n1986. A year" does not. */
-function goesOnInParagraph(lines, i) {
-  const kind = kindAt(lines, i);
-  return kind === "paragraph" || (kind === "list" && /^\s*(?!1[.)])\d/.test(lines[i].text));
-}
-
-function endOf(kind, lines, start) {
-  const until = (from, goesOn) => {
-    let i = from;
-    while (i < lines.length && goesOn(i)) i += 1;
-    return i;
-  };
-  switch (kind) {
-    case "fence": {
-      const fence = FENCE.exec(lines[start].text)[1];
-      const last = until(start + 1, (i) => {
-        const text = lines[i].text.trim();
-        return !text.startsWith(fence) || text !== fence[0].repeat(text.length);
-      });
-      return Math.min(last + 1, lines.length);
-    }
-    case "quote":
-      return until(start, (i) => kindAt(lines, i) === "quote");
-    case "list":
-      return until(start + 1, (i) => goesOnInList(lines, i, start));
-    case "table":
-      return until(start + 2, (i) => lines[i].text.includes("|"));
-    case "paragraph":
-      return until(start + 1, (i) => goesOnInParagraph(lines, i));
-    default:
-      return start + 1;
-  }
+function closes(line, opening) {
+  const [fence, text] = [FENCE.exec(opening)[1], line.trim()];
+  return text.length >= fence.length && text === fence[0].repeat(text.length);
 }
 
 function toBlocks(lines) {
   const blocks = [];
   for (let i = 0; i < lines.length; ) {
-    const kind = kindAt(lines, i);
-    const end = endOf(kind, lines, i);
-    if (kind !== "blank") blocks.push({ kind, lines: lines.slice(i, end), at: lines[i].at });
-    i = end;
+    const start = i;
+    const kind = kindOf(lines[start]);
+    i += 1;
+    while (i < lines.length && GOES_ON[kind]?.(lines, i, start)) i += 1;
+    if (kind !== "blank") blocks.push({ kind, start, lines: lines.slice(start, i) });
   }
   return blocks;
 }
 
-/** Text with code, bold, links and citation marks; `marks` are places in `text`. */
-function addInline(parent, text, marks, cite, from = 0) {
-  const pattern = new RegExp(INLINE);
-  for (let at = from; at < text.length; ) {
-    const mark = marks.find(([start, end]) => start >= at && end <= text.length);
-    pattern.lastIndex = at;
-    const token = pattern.exec(text);
-    const next = Math.min(mark?.[0] ?? text.length, token?.index ?? text.length);
-    if (next > at) parent.append(text.slice(at, next));
-    at = next;
-    if (mark?.[0] === at) {
-      parent.append(cite(mark[2], text.slice(at, mark[1])));
-      at = mark[1];
-    } else if (token?.index === at) {
-      const [all, ticks, code, bold, emphasis, label, url] = token;
-      const inner = (node, skip, content) => {
-        addInline(node, text.slice(0, at + skip + content.length), marks, cite, at + skip);
-        return node;
-      };
-      if (ticks) parent.append(el("code", {}, code));
-      else if (bold) parent.append(inner(el("strong"), 2, bold));
-      else if (emphasis) parent.append(inner(el("em"), 1, emphasis));
-      else parent.append(inner(link(url), 1, label));
-      at += all.length;
-    }
+/** Text with code, emphasis, links and citation marks. */
+function addInline(parent, text, cite) {
+  let at = 0;
+  for (const token of text.matchAll(INLINE)) {
+    parent.append(text.slice(at, token.index));
+    at = token.index + token[0].length;
+    const { ordinal, mark, code, bold, slant, label, url } = token.groups;
+    if (ordinal) parent.append(cite(Number(ordinal), mark));
+    else if (code) parent.append(el("code", {}, withoutMarks(code)));
+    else if (bold) parent.append(addInline(el("strong"), bold, cite));
+    else if (slant) parent.append(addInline(el("em"), slant, cite));
+    else parent.append(addInline(link(url), label, cite));
   }
-}
-
-const link = (url, ...children) =>
-  el("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, ...children);
-
-function addLines(parent, lines, context) {
-  let text = "";
-  const marks = [];
-  lines.forEach((whole, i) => {
-    const line = cut(whole, whole.text.length - whole.text.trimStart().length);
-    if (i) text += "\n";
-    const shift = text.length - line.at;
-    text += line.text.trimEnd();
-    for (const [start, end, ordinal] of context.marks) {
-      if (start >= line.at && end + shift <= text.length) {
-        marks.push([start + shift, end + shift, ordinal]);
-      }
-    }
-  });
-  addInline(parent, text, marks, context.cite);
+  parent.append(text.slice(at));
   return parent;
 }
 
-function listNode(block, context, depth) {
-  const first = ITEM.exec(block.lines[0].text);
+const addLines = (parent, lines, cite) =>
+  addInline(parent, lines.map((line) => line.trim()).join("\n"), cite);
+
+function listNode(lines, cite, depth) {
+  const [, { length: outer }, sign] = ITEM.exec(lines[0]);
   const items = [];
-  let indent = 0;
-  for (const line of block.lines) {
-    const match = ITEM.exec(line.text);
-    if (match && match[1].length <= first[1].length + 1) {
-      indent = match[0].length;
-      items.push([cut(line, indent)]);
+  let width = 0;
+  for (const line of lines) {
+    const match = ITEM.exec(line);
+    if (match && match[1].length <= outer + 1) {
+      width = match[0].length;
+      items.push([line.slice(width)]);
     } else {
-      const spaces = line.text.length - line.text.trimStart().length;
-      items.at(-1).push(cut(line, Math.min(spaces, indent)));
+      items.at(-1).push(line.slice(Math.min(indentOf(line), width)));
     }
   }
-  const start = parseInt(first[2], 10);
-  const node = start >= 0 ? el("ol", { start }) : el("ul");
-  for (const lines of items) {
-    const [head, ...rest] = toBlocks(lines);
-    const item = el("li");
-    if (head?.kind === "paragraph") addLines(item, head.lines, context);
-    else if (head) item.append(blockNode(head, context, depth + 1));
-    item.append(...rest.map((block) => blockNode(block, context, depth + 1)));
-    node.append(item);
+  const node = isOrdered(lines[0]) ? el("ol", { start: parseInt(sign, 10) }) : el("ul");
+  for (const item of items) {
+    const blocks = toBlocks(item);
+    const first = blocks[0]?.kind === "paragraph" ? blocks.shift().lines : [];
+    const nodes = blocks.map((block) => blockNode(block, cite, depth + 1));
+    node.append(addLines(el("li"), first, cite));
+    node.lastChild.append(...nodes);
   }
   return node;
 }
 
-function cellsOf(line) {
-  let at = 0;
-  const cells = line.text.split("|").map((text) => {
-    at += text.length + 1;
-    return { text, at: line.at + at - text.length - 1 };
-  });
-  if (!cells[0].text.trim()) cells.shift();
-  if (cells.length && !cells.at(-1).text.trim()) cells.pop();
-  return cells;
-}
-
-function tableNode(block, context) {
-  const row = (line, tag) =>
-    el("tr", {}, ...cellsOf(line).map((cell) => addLines(el(tag), [cell], context)));
-  const [head, , ...rest] = block.lines;
-  const body = el("tbody", {}, ...rest.map((line) => row(line, "td")));
-  return el("div", { class: "table" }, el("table", {}, el("thead", {}, row(head, "th")), body));
-}
-
-function fenceNode(block) {
-  const [first, ...rest] = block.lines.map((line) => line.text);
-  const fence = FENCE.exec(first)[1];
-  if (rest.at(-1)?.trim().startsWith(fence)) rest.pop();
-  return el("pre", { tabindex: "0" }, el("code", {}, rest.join("\n")));
-}
-
-function blockNode(block, context, depth = 0) {
-  const { kind, lines } = block;
-  if (kind === "fence") return fenceNode(block);
+function blockNode({ kind, lines }, cite, depth = 0) {
+  if (kind === "fence") {
+    const end = lines.length > 1 && closes(lines.at(-1), lines[0]) ? -1 : undefined;
+    return el("pre", { tabindex: 0 }, withoutMarks(lines.slice(1, end).join("\n")));
+  }
   if (kind === "rule") return el("hr");
-  if (kind === "table") return tableNode(block, context);
+  if (kind === "table") return addInline(el("pre", { tabindex: 0 }), lines.join("\n"), cite);
   if (kind === "heading") {
-    const [mark, signs] = /^\s*(#+)\s+/.exec(lines[0].text) ?? [lines[0].text, "#"];
-    const level = Math.min(signs.length + 2, 6);
-    return addLines(el(`h${level}`), [cut(lines[0], mark.length)], context);
+    const [signs] = /^ *#+/.exec(lines[0]);
+    const level = Math.min(signs.trim().length + 2, 6);
+    return addLines(el(`h${level}`), [lines[0].slice(signs.length)], cite);
   }
   if (kind === "quote" && depth < DEEPEST) {
-    const inner = lines.map((line) => cut(line, QUOTE.exec(line.text)[0].length));
-    const nodes = toBlocks(inner).map((part) => blockNode(part, context, depth + 1));
-    return el("blockquote", {}, ...nodes);
+    const inner = toBlocks(lines.map((line) => line.replace(QUOTE, "")));
+    return el("blockquote", {}, ...inner.map((block) => blockNode(block, cite, depth + 1)));
   }
-  if (kind === "list" && depth < DEEPEST) return listNode(block, context, depth);
-  return addLines(el("p"), lines, context);
-}
-
-/** Marks count code points, strings here count UTF-16 units. */
-function toUnits(text, marks) {
-  if (!marks.length || !/[\ud800-\udfff]/.test(text)) return marks;
-  const units = [0];
-  for (const character of text) units.push(units.at(-1) + character.length);
-  return marks.map(([start, end, ordinal]) => [units[start], units[end], ordinal]);
+  if (kind === "list" && depth < DEEPEST) return listNode(lines, cite, depth);
+  return addLines(el("p"), lines, cite);
 }
 
 /** A text that grows. Blocks that cannot change any more are rendered once and let go of. */
@@ -312,38 +220,508 @@ export class Prose {
   constructor(cite = (ordinal, label) => label) {
     this.node = el("div", { class: "prose" });
     this.cite = cite;
-    this.clear();
+    this.replace("");
   }
 
-  clear() {
-    this.tail = "";
-    this.at = 0;
-    this.marks = [];
+  replace(text, marks) {
+    this.tail = withMarks(text, marks);
     this.kept = 0;
   }
 
-  add(text, marks = []) {
-    const base = this.at + this.tail.length;
-    for (const [start, end, ordinal] of toUnits(text, marks)) {
-      this.marks.push([base + start, base + end, ordinal]);
-    }
-    this.tail += text;
+  add(text, marks) {
+    this.tail += withMarks(text, marks);
   }
 
   draw() {
     while (this.node.childNodes.length > this.kept) this.node.lastChild.remove();
-    const lines = toLines(this.tail, this.at);
+    const lines = this.tail.split("\n");
     // The last line may still become anything; what the others say of the blocks is certain.
     const certain = toBlocks(lines.slice(0, -1));
-    const open = certain.pop();
-    this.node.append(...certain.map((block) => blockNode(block, this)));
+    const rest = lines.slice(certain.pop()?.start ?? 0);
+    const blocks = [...certain, ...toBlocks(rest)];
+    this.node.append(...blocks.map((block) => blockNode(block, this.cite)));
     this.kept += certain.length;
-    if (certain.length) {
-      this.tail = this.tail.slice(open.at - this.at);
-      this.at = open.at;
-      this.marks = this.marks.filter(([start]) => start >= this.at);
-    }
-    const rest = toBlocks(lines.filter((line) => line.at >= this.at));
-    this.node.append(...rest.map((block) => blockNode(block, this)));
+    this.tail = rest.join("\n");
   }
 }
+
+// ---------------------------------------------------------------- the wire
+
+const TRANSIENT = new Set([429, 502, 503, 504]);
+const FIRST_WAIT_MS = 250;
+const LONGEST_WAIT_MS = 3000;
+const SILENCE_MS = 45_000; // far more than the server's heartbeat
+
+const lost = new Set();
+
+/** A line to the server that no lost connection ends, only `signal`. */
+class Line {
+  constructor(signal) {
+    this.signal = signal;
+    this.waitMs = FIRST_WAIT_MS;
+    signal.addEventListener("abort", () => this.tell(true));
+  }
+
+  tell(connected) {
+    const before = lost.size;
+    if (connected) lost.delete(this);
+    else lost.add(this);
+    find("sign").hidden = lost.size === 0;
+    if (!before !== !lost.size) announce(say(lost.size ? "reconnecting" : "connected"));
+  }
+
+  async wait(atLeastMs = 0) {
+    this.signal.throwIfAborted();
+    this.tell(false);
+    const ms = Math.max(this.waitMs * (0.75 + Math.random() / 2), atLeastMs);
+    this.waitMs = Math.min(this.waitMs * 2, LONGEST_WAIT_MS);
+    await new Promise((resolve) => {
+      setTimeout(resolve, ms);
+      window.addEventListener("online", resolve, { once: true });
+      this.signal.addEventListener("abort", resolve, { once: true });
+    });
+    this.signal.throwIfAborted();
+  }
+
+  /** Give the connection up if nothing more is heard of it. */
+  watch() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.connection.abort(), SILENCE_MS);
+  }
+
+  /** The server's answer, however often it takes; "come back later" is none. */
+  async send(path, options = {}) {
+    for (;;) {
+      let laterMs = 0;
+      this.connection = new AbortController();
+      this.watch();
+      try {
+        const signal = AbortSignal.any([this.signal, this.connection.signal]);
+        const response = await fetch(path, { ...options, signal });
+        if (!TRANSIENT.has(response.status)) {
+          this.tell(true);
+          return response;
+        }
+        laterMs = 1000 * Number(response.headers.get("Retry-After"));
+      } catch {
+        // Whatever the network's reason is, the answer to it is to try again.
+      }
+      await this.wait(laterMs || 0);
+    }
+  }
+
+  /** Status and JSON of an answer. */
+  async json(path, options) {
+    for (;;) {
+      const response = await this.send(path, options);
+      try {
+        return { status: response.status, body: await response.json() };
+      } catch (error) {
+        if (error instanceof SyntaxError) return { status: response.status, body: {} };
+        await this.wait();
+      } finally {
+        clearTimeout(this.timer);
+      }
+    }
+  }
+
+  async *frames(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let [frame, rest] = [{}, ""];
+    for (;;) {
+      const { value, done } = await reader.read().catch(() => ({ done: true }));
+      if (done) return;
+      this.watch();
+      const lines = (rest + value).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) {
+        const [, name, content] = /^([^:]*):? ?(.*)$/.exec(line);
+        if (line) frame[name] = content;
+        else if (frame.data) yield frame;
+        if (!line) frame = {};
+      }
+    }
+  }
+
+  /** Each event of a run, once and in order; returns the answer that is no stream, if one comes. */
+  async *events(path, options) {
+    let [run, seq] = ["", 0];
+    for (;;) {
+      const resume = { headers: { "Last-Event-ID": `${run}.${seq}` } };
+      const request = seq ? [`api/v1/runs/${run}/events`, resume] : [path, options];
+      const response = await this.send(...request);
+      if (response.status !== 200) return response;
+      for await (const { id, data } of this.frames(response)) {
+        const [from, number] = id.split(".");
+        if (Number(number) !== seq + 1) continue; // seen before, or behind a hole
+        [run, seq, this.waitMs] = [from, seq + 1, FIRST_WAIT_MS];
+        const event = JSON.parse(data);
+        if (event.type === "run-end") clearTimeout(this.timer);
+        yield event;
+        if (event.type === "run-end") return null;
+      }
+      this.connection.abort();
+      await this.wait();
+    }
+  }
+}
+
+// ---------------------------------------------------------------- an answer on the page
+
+function sourceNode({ ordinal, document_name: name, document_id: id, url, text = "" }) {
+  const passage = new Prose();
+  passage.add(text);
+  const snippet = text.slice(0, 200).replace(/[\s>#*`|]+/g, " ");
+  const node = el(
+    "details",
+    { toggle: () => passage.draw() },
+    el(
+      "summary",
+      {},
+      el("span", { class: "ordinal" }, String(ordinal)),
+      el("span", { class: "name" }, name || id || url || say("untitled")),
+      el("span", { class: "snippet" }, snippet),
+    ),
+    passage.node,
+  );
+  if (/^https?:\/\//i.test(url ?? "")) node.append(link(url, say("open")));
+  return node;
+}
+
+class Answer {
+  constructor(message) {
+    this.prose = new Prose((ordinal, label) => this.citation(ordinal, label));
+    this.notices = el("div");
+    this.thoughts = el("p");
+    this.reasoning = el("details", {}, el("summary", {}, say("reasoning")), this.thoughts);
+    this.sources = el("section", { class: "sources", "aria-label": say("sources") });
+    this.foot = el("footer");
+    const parts = [this.notices, this.reasoning, this.prose.node, this.sources, this.foot];
+    this.node = el("article", { class: "answer", "aria-label": say("answer") }, ...parts);
+    this.show(message);
+  }
+
+  /** Show a message as it is stored. */
+  show(message) {
+    this.message = { references: [], ...message };
+    this.step = "";
+    this.prose.replace(message.content ?? "", message.marks);
+    this.thoughts.textContent = message.reasoning ?? "";
+    this.notices.replaceChildren();
+    this.changed();
+  }
+
+  /** Take the next event of the run. */
+  apply(event) {
+    const { type, text, marks } = event;
+    if (type === "run-start") {
+      this.show({ id: event.message_id, run_id: event.run_id, status: "streaming" });
+    } else if (type === "text-delta") {
+      this.prose.add(text, marks);
+    } else if (type === "text-replace") {
+      this.prose.replace(text, marks);
+    } else if (type === "reasoning-delta") {
+      this.thoughts.append(text);
+    } else if (type === "references") {
+      this.message.references = event.references;
+    } else if (type === "step") {
+      const label = event.label === "searching" ? say("searching") : event.label;
+      this.step = [label, event.detail].filter(Boolean).join(": ");
+    } else if (type === "notice") {
+      this.notices.append(el("p", { class: "note" }, event.message));
+    } else if (type === "run-end") {
+      const { outcome, reason, error } = event;
+      Object.assign(this.message, { outcome, reason, error, status: "ended" });
+    }
+    this.changed();
+  }
+
+  get live() {
+    return this.message.status === "streaming";
+  }
+
+  /** Draw at the next frame, however many events come in until then. */
+  changed() {
+    this.frame ??= requestAnimationFrame(() => keepAtEnd(() => this.draw()));
+  }
+
+  draw() {
+    this.frame = undefined;
+    this.prose.draw();
+    this.reasoning.hidden = !this.thoughts.hasChildNodes();
+    const { references } = this.message;
+    if (references !== this.drawn) {
+      this.drawn = references;
+      this.items = new Map(references.map((item) => [item.ordinal, sourceNode(item)]));
+      const items = Array.from(this.items.values(), (item) => el("li", {}, item));
+      this.sources.replaceChildren(el("h2", {}, say("sources")), el("ol", {}, ...items));
+      this.sources.hidden = items.length === 0;
+    }
+    this.foot.replaceChildren(...(this.live ? [this.progress()] : this.ending()));
+  }
+
+  progress() {
+    const text = say(this.stopping ? "stopping" : this.step || "writing");
+    const dots = el("span", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
+    return el("p", { class: "state" }, dots, text);
+  }
+
+  get title() {
+    const { outcome, reason } = this.message;
+    return say(reason === "client_disconnected" ? reason : outcome);
+  }
+
+  /** How it ended, honestly, and what can be done about it. */
+  ending() {
+    const { outcome, reason, error } = this.message;
+    const state = el("div", { class: `state ${outcome}` }, el("strong", {}, this.title));
+    if (outcome === "interrupted" || outcome === "failed") {
+      const kept = outcome === "interrupted" ? ` ${say("kept")}` : "";
+      state.append(el("p", {}, say(reason ?? "") + kept));
+      if (error && !reason.startsWith("server_")) state.append(el("p", { class: "error" }, error));
+    }
+    return [state, el("button", { class: "again", click: () => askAgain(this) }, say("again"))];
+  }
+
+  citation(ordinal, label) {
+    const reveal = (event) => {
+      event.preventDefault();
+      const item = this.items.get(ordinal);
+      if (!item) return;
+      item.open = true;
+      item.scrollIntoView({ block: "nearest" });
+      item.firstChild.focus({ preventScroll: true });
+    };
+    const name = say("source", ordinal);
+    return el("a", { class: "mark", href: location.hash, "aria-label": name, click: reveal }, label);
+  }
+}
+
+// ---------------------------------------------------------------- the conversation
+
+const [scroll, messages, input] = [find("scroll"), find("messages"), find("question")];
+
+let session = "";
+let view = new AbortController(); // ends all that belongs to the conversation on the page
+let current = null; // the answer that is being written
+
+const announce = (text) => (find("live").textContent = text);
+
+function keepAtEnd(draw) {
+  const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
+  draw();
+  if (atEnd) scroll.scrollTop = scroll.scrollHeight;
+}
+
+function note(text = "") {
+  find("note").textContent = text;
+  find("note").hidden = !text;
+}
+
+function setCurrent(answer) {
+  current = answer;
+  find("send").hidden = Boolean(answer);
+  find("stop").hidden = !answer;
+  messages.setAttribute("aria-busy", String(Boolean(answer)));
+}
+
+/** Let go of what the page is doing; the server goes on. */
+function leave() {
+  view.abort();
+  view = new AbortController();
+  setCurrent(null);
+}
+
+/** Work for the conversation on the page, until it is done or left. */
+function go(work) {
+  const { signal } = view;
+  return work(signal).catch((error) => {
+    if (!signal.aborted) throw error;
+  });
+}
+
+const questionNode = (text) => el("p", { class: "question" }, text);
+
+function open(id) {
+  leave();
+  note();
+  if (id !== session || !id) messages.replaceChildren();
+  session = id;
+  find("empty").hidden = Boolean(id);
+  document.body.classList.remove("side");
+  listSessions();
+  return id ? go(load) : undefined;
+}
+
+async function load(signal) {
+  const [line, items] = [new Line(signal), []];
+  const path = `api/v1/sessions/${encodeURIComponent(session)}/messages?limit=200`;
+  for (let after = ""; after !== null; ) {
+    const { status, body } = await line.json(after ? `${path}&after=${after}` : path);
+    if (status !== 200) return note(explain(status, body));
+    items.push(...body.items);
+    after = body.next;
+  }
+  const answers = items.filter(({ role }) => role !== "user").map((item) => new Answer(item));
+  const nodes = new Map(answers.map((answer) => [answer.message.id, answer.node]));
+  messages.replaceChildren(...items.map(({ id, content }) => nodes.get(id) ?? questionNode(content)));
+  for (const answer of answers) answer.draw();
+  scroll.scrollTop = scroll.scrollHeight;
+  const live = answers.find((answer) => answer.live);
+  if (live) await follow(live, `api/v1/runs/${live.message.run_id}/events`);
+}
+
+/** Read an answer to its end. */
+async function follow(answer, path, options) {
+  setCurrent(answer);
+  const events = new Line(view.signal).events(path, options);
+  for (;;) {
+    const { value, done } = await events.next();
+    if (done && value) return refused(answer, value);
+    if (done) break;
+    answer.apply(value);
+    if (value.type === "run-start") started(answer, value.session_id);
+  }
+  setCurrent(null);
+  announce(answer.title);
+  listSessions();
+}
+
+function started(answer, id) {
+  if (id !== session) history.replaceState(null, "", `#${id}`);
+  session = id;
+  listSessions();
+  if (answer.stopping) stop();
+}
+
+/** The server has no stream for us: show what it has instead. */
+async function refused(answer, response) {
+  if (answer.message.run_id) {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    return load(view.signal);
+  }
+  const body = await response.json().catch(() => ({}));
+  answer.undo();
+  if (body.error?.code === "run_active") await open(session);
+  note(explain(response.status, body));
+}
+
+function explain(status, { error }) {
+  return WORDS[error?.code] ? say(error.code) : (error?.message ?? `HTTP ${status}`);
+}
+
+/** Show an answer that is asked for now; `undo` takes it back if it never begins. */
+function begin(path, body, show, undo) {
+  note();
+  const key = Array.from(crypto.getRandomValues(new Uint8Array(16))).join("-");
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
+  const answer = new Answer({ status: "streaming" });
+  answer.undo = () => {
+    leave();
+    undo(answer.node);
+  };
+  show(answer.node);
+  find("empty").hidden = true;
+  scroll.scrollTop = scroll.scrollHeight;
+  announce(say("writing"));
+  go(() => follow(answer, path, { method: "POST", headers, body: JSON.stringify(body) }));
+}
+
+function ask(text) {
+  const question = questionNode(text);
+  const undo = (node) => {
+    node.remove();
+    question.remove();
+    input.value ||= text;
+    find("empty").hidden = Boolean(session);
+  };
+  const body = { message: text, ...(session && { session_id: session }) };
+  begin("api/v1/runs", body, (node) => messages.append(question, node), undo);
+}
+
+function askAgain({ message, node: old }) {
+  if (current) return;
+  const undo = (node) => node.replaceWith(old);
+  begin(`api/v1/messages/${message.id}/regenerate`, {}, (node) => old.replaceWith(node), undo);
+}
+
+function stop() {
+  if (!current) return;
+  const { run_id: run } = current.message;
+  if (!run && lost.size) {
+    current.undo();
+    return;
+  }
+  current.stopping = true; // without a run yet: as soon as there is one
+  current.changed();
+  if (run) go((signal) => new Line(signal).json(`api/v1/runs/${run}/cancel`, { method: "POST" }));
+}
+
+let listing = new AbortController();
+
+async function listSessions() {
+  listing.abort();
+  listing = new AbortController();
+  const { signal } = listing;
+  const { body } = await new Line(signal).json("api/v1/sessions").catch(() => ({ body: {} }));
+  if (signal.aborted || !body.items) return;
+  const nodes = body.items.map(({ id, title, live_run_id: live }) => {
+    const here = id === session && "page";
+    const name = el("a", { href: `#${id}`, "aria-current": here }, title ?? say("untitled"));
+    return el("li", { class: live ? "live" : false }, name);
+  });
+  find("sessions").replaceChildren(...nodes);
+}
+
+// ---------------------------------------------------------------- hands on the page
+
+function submit() {
+  const text = input.value.trim();
+  if (!text || current) return;
+  input.value = "";
+  ask(text);
+}
+
+function onKey(event) {
+  if (event.key === "Escape") {
+    if (document.body.classList.contains("side")) toggleSide();
+    else stop();
+  } else if (event.target === input && event.key === "Enter") {
+    if (event.shiftKey || event.isComposing) return; // a new line; a choice of the input method
+    event.preventDefault();
+    submit();
+  }
+}
+
+function toggleSide() {
+  const shown = document.body.classList.toggle("side");
+  find("menu").setAttribute("aria-expanded", String(shown));
+}
+
+function translate() {
+  document.documentElement.lang = LANGUAGE ? "zh" : "en";
+  for (const node of document.querySelectorAll("[data-text]")) {
+    node.textContent = say(node.dataset.text);
+  }
+  for (const node of document.querySelectorAll("[data-label]")) {
+    node.setAttribute("aria-label", say(node.dataset.label));
+    if (node.matches("button, a")) node.title = say(node.dataset.label);
+  }
+  input.placeholder = say("ask");
+}
+
+const openFromAddress = () => open(decodeURIComponent(location.hash.slice(1)));
+
+translate();
+find("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+find("stop").addEventListener("click", stop);
+find("menu").addEventListener("click", toggleSide);
+for (const sample of document.querySelectorAll(".samples button")) {
+  sample.addEventListener("click", () => ask(sample.textContent));
+}
+document.addEventListener("keydown", onKey);
+window.addEventListener("hashchange", openFromAddress);
+openFromAddress();

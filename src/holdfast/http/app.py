@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import holdfast
+from holdfast.errors import NotFound
 from holdfast.http.edge import Edge
-from holdfast.http.openapi import paths_and_schemas
-from holdfast.http.routes import make_router, operations
+from holdfast.http.endpoint import Call, Endpoint, json_response
+from holdfast.http.openapi import openapi
+from holdfast.http.routes import Operation, make_routes, operations
 from holdfast.runner.supervisor import Supervisor
 
 CONSOLE = Path(__file__).parent.parent / "console"
@@ -44,26 +45,32 @@ class Page:
         await self._files(scope, receive, send_with_headers)
 
 
-def make_app(supervisor: Supervisor) -> FastAPI:
-    """The server's FastAPI application; whoever serves it starts and stops the supervisor."""
-    app = FastAPI(title="Holdfast", version=holdfast.__version__, docs_url=None, redoc_url=None)
+def make_app(supervisor: Supervisor) -> ASGIApp:
+    """The server's application behind its protections.
+
+    Whoever serves it starts and stops the supervisor. The routes stand in a plain router: every
+    layer of a framework's own stack would be passed by every request, and errors have their one
+    place in `Endpoint`.
+    """
     table = operations(supervisor)
-    app.include_router(make_router(table))
-    app.mount("/", Page(CONSOLE), name="console")
-    plain_openapi = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = plain_openapi()
-        paths, schemas = paths_and_schemas(table)
-        document["paths"] = paths
-        document["components"] = {"schemas": schemas}
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
-    return app
-
-
-def protect(app: ASGIApp, supervisor: Supervisor) -> ASGIApp:
-    """The application behind the protections of the server's edge."""
+    router = Router([*make_routes(table), *page_routes(table)], default=Endpoint(not_found))
     server = supervisor.settings.server
-    return Edge(app, allowed_hosts=server.allowed_hosts, allowed_origins=server.cors_origins)
+    return Edge(router, allowed_hosts=server.allowed_hosts, allowed_origins=server.cors_origins)
+
+
+def page_routes(table: list[Operation]) -> list[BaseRoute]:
+    """What a browser asks for: the description of the interface, and the page."""
+    document = openapi(table)
+
+    async def describe(call: Call) -> ASGIApp:
+        return json_response(document)
+
+    return [
+        Route("/openapi.json", Endpoint(describe), methods=["GET"]),
+        Mount("/", Page(CONSOLE), name="console"),
+    ]
+
+
+async def not_found(call: Call) -> ASGIApp:
+    """For what no route serves."""
+    raise NotFound(f"there is nothing at {call.url.path}")

@@ -18,6 +18,7 @@ from holdfast.errors import (
     BadRequest,
     CursorAhead,
     HoldfastError,
+    MethodNotAllowed,
     TooLarge,
     Unavailable,
     UnsupportedMediaType,
@@ -134,6 +135,8 @@ def error_response(error: HoldfastError, scope: Scope) -> Response:
     if isinstance(error, CursorAhead):
         body["message"] = error.answer
     response = json_response(body, error.status)
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(error.extra["allow"])
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+import holdfast
 from holdfast.events import Event
 from holdfast.http.routes import Operation
 from holdfast.http.shapes import ErrorShape
@@ -37,6 +38,17 @@ def paths_and_schemas(table: Sequence[Operation]) -> tuple[dict[str, Any], dict[
             operation, by_kind
         )
     return paths, components
+
+
+def openapi(table: Sequence[Operation]) -> dict[str, Any]:
+    """The whole document."""
+    paths, schemas = paths_and_schemas(table)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Holdfast", "version": holdfast.__version__},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
 
 
 def _describe(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:

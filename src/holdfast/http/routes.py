@@ -1,12 +1,15 @@
 """The table of routes. The router, OpenAPI and the reference documentation are made from it."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
+from holdfast.errors import MethodNotAllowed
 from holdfast.http import shapes
-from holdfast.http.endpoint import Endpoint, Handler
+from holdfast.http.endpoint import Call, Endpoint, Handler
 from holdfast.http.native import NativeRoutes
 from holdfast.http.status import StatusRoutes
 from holdfast.runner.supervisor import Supervisor
@@ -170,16 +173,32 @@ def operations(supervisor: Supervisor) -> list[Operation]:
     ]
 
 
-def make_router(table: list[Operation]) -> APIRouter:
-    """The operations as a router that any FastAPI or Starlette application can include."""
-    router = APIRouter()
+def make_routes(table: list[Operation]) -> list[BaseRoute]:
+    """One route per path: a method that it does not have is answered by it, not by the next."""
+    paths: dict[str, dict[str, Handler]] = {}
     for operation in table:
-        router.routes.append(
-            Route(
-                operation.path,
-                Endpoint(operation.handler),
-                methods=[operation.method],
-                name=f"holdfast:{operation.handler.__name__}",
-            )
-        )
+        paths.setdefault(operation.path, {})[operation.method] = operation.handler
+    return [
+        Route(path, Endpoint(by_method(handlers)), methods=None, name=f"holdfast:{path}")
+        for path, handlers in paths.items()
+    ]
+
+
+def by_method(handlers: Mapping[str, Handler]) -> Handler:
+    """The handler for the request's method."""
+
+    async def handle(call: Call) -> ASGIApp:
+        method = "GET" if call.method == "HEAD" and "GET" in handlers else call.method
+        handler = handlers.get(method)
+        if handler is None:
+            raise MethodNotAllowed(f"{call.method} is not possible here", allow=sorted(handlers))
+        return await handler(call)
+
+    return handle
+
+
+def make_router(table: list[Operation]) -> APIRouter:
+    """The operations as a router that any FastAPI application can include."""
+    router = APIRouter()
+    router.routes.extend(make_routes(table))
     return router

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.errors import ConfigError
-from holdfast.http.app import make_app, protect
+from holdfast.http.app import make_app
 from holdfast.http.stream import CONNECTION_EXTENSION, StreamBroken
 from holdfast.runner.factory import make_supervisor
 from holdfast.runner.supervisor import Supervisor
@@ -34,9 +34,12 @@ SWITCH_INTERVAL_S = 0.001
 class StreamingProtocol(HttpToolsProtocol):
     """Gives streaming responses their connection (`holdfast.http.stream.Connection`)."""
 
+    _on_lost: Callable[[], None] | None = None
+
     def on_message_begin(self) -> None:
         """Put the connection into the request's scope."""
         super().on_message_begin()
+        self._on_lost = None
         self.scope["extensions"] = {CONNECTION_EXTENSION: {"connection": self}}
 
     def can_write(self) -> bool:
@@ -46,6 +49,16 @@ class StreamingProtocol(HttpToolsProtocol):
     def write(self, body: bytes) -> None:
         """See `Connection.write`. The response is chunked: it has no Content-Length."""
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+
+    def on_lost(self, call: Callable[[], None] | None) -> None:
+        """See `Connection.on_lost`."""
+        self._on_lost = call
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the response, too."""
+        super().connection_lost(exc)
+        if self._on_lost is not None:
+            self._on_lost()
 
     def abort(self) -> None:
         """See `Connection.abort`."""
@@ -133,12 +146,13 @@ async def _serve(
 ) -> None:
     logging.getLogger("uvicorn.error").addFilter(_BrokenStreams())
     config = uvicorn.Config(
-        protect(make_app(supervisor), supervisor),
+        make_app(supervisor),
         http=StreamingProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
     )

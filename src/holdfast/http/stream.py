@@ -41,6 +41,9 @@ class Connection(Protocol):
     def write(self, body: bytes) -> None:
         """Send a part of the body at once; only after `can_write`."""
 
+    def on_lost(self, call: Callable[[], None] | None) -> None:
+        """Call `call` when the client has gone."""
+
     def abort(self) -> None:
         """Drop the connection with all that is not sent."""
 
@@ -91,9 +94,12 @@ class EventStream:
         self._send = send
         extension = (scope.get("extensions") or {}).get(CONNECTION_EXTENSION)
         connection: Connection | None = extension and extension["connection"]
+        watch: asyncio.Task[None] | None = None
         if connection is not None:
             self._can_write, self._write_now = connection.can_write, connection.write
-        watch = asyncio.create_task(self._watch(receive), name="disconnect-watch")
+            connection.on_lost(self._client_gone)
+        else:
+            watch = asyncio.create_task(self._watch(receive), name="disconnect-watch")
         self._pulse = self._loop.call_later(self._interval(), self._beat)
         try:
             await self._respond()
@@ -108,7 +114,10 @@ class EventStream:
             raise StreamBroken from None
         finally:
             self._pulse.cancel()
-            watch.cancel()
+            if connection is not None:
+                connection.on_lost(None)
+            if watch is not None:
+                watch.cancel()
             for reader, _ in self._parts:
                 reader.close()
 
@@ -162,8 +171,11 @@ class EventStream:
         with contextlib.suppress(asyncio.CancelledError):
             while (await receive())["type"] != "http.disconnect":
                 pass
-            self._gone = True
-            self._reader.wake.ring()
+            self._client_gone()
+
+    def _client_gone(self) -> None:
+        self._gone = True
+        self._reader.wake.ring()
 
     # ------------------------------------------------------------------ time
 

@@ -78,6 +78,11 @@ class RunLog:
         self._pending = []
         return taken
 
+    @property
+    def taken(self) -> Sequence[Entry]:
+        """The entries that are being committed."""
+        return self._taken
+
     def saved(self, ended: bool = False) -> None:
         """The taken entries are committed: show them to the readers."""
         taken = self._taken

@@ -255,9 +255,14 @@ class Execution:
             append=append,
             answer=self._fold.answer(),
             ended_at=self._now(),
+            log=self._whole_log(),
             request=self.exchange.request,
             response=self.exchange.response,
         )
+
+    def _whole_log(self) -> bytes | None:
+        committed = self.log.after(0)
+        return None if committed is None else join_log([*committed, *self.log.taken])
 
     def settle(self, result: Any) -> None:
         """See `Source.settle`."""

@@ -194,10 +194,7 @@ class Supervisor:
         if self.draining:
             raise Draining("the server is shutting down; ask again in a moment")
         self._check(question)
-        # Shielded: a request that is cancelled in between must not leave a run nobody executes.
-        task = self._spawn(self._ask(question, upstream), "ask")
-        created: RunCreated = await asyncio.shield(task)
-        return created
+        return await self._ask(question, upstream)
 
     def _check(self, question: Question) -> None:
         if not question.message.strip():
@@ -214,16 +211,13 @@ class Supervisor:
         question = await self._find_session(question)
         write, start = self._prepare(question, upstream, reason)
         try:
-            created = await self._create(question, write)
+            return await self._create(question, write, start, upstream)
         except StoreError:
             # Two first questions with the same session key: the other one has created it.
             found = await self._find_session(question)
             if found is question:
                 raise
             return await self._ask(found, upstream)
-        if not created.replayed:
-            self._execute(question, created.run, start, upstream)
-        return created
 
     async def _find_session(self, question: Question) -> Question:
         """Replace a session key by the session that it names, if there is one by now."""
@@ -289,11 +283,19 @@ class Supervisor:
         )
         return write, start
 
-    async def _create(self, question: Question, write: CreateRun) -> RunCreated:
+    async def _create(
+        self, question: Question, write: CreateRun, start: RunStart, upstream: Upstream
+    ) -> RunCreated:
+        def execute(result: Any) -> None:
+            # Not after the await: a request that is cancelled in between must not leave a run
+            # that nobody executes.
+            if isinstance(result, RunCreated) and not result.replayed:
+                self._execute(question, result.run, start, upstream)
+
         on_busy = question.on_busy or self.settings.runs.on_busy
         for _ in range(BUSY_TRIES):
             try:
-                created: RunCreated = await self.commits.submit(write)
+                created: RunCreated = await self.commits.submit(write, execute)
             except RunActive as busy:
                 if on_busy == "reject":
                     raise

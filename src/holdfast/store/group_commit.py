@@ -22,8 +22,10 @@ from holdfast.store.port import Probe, Store, Write
 logger = logging.getLogger(__name__)
 
 MAX_SPACING_S = 0.010
+QUIET_RATE = 500.0
+"""Writes per second up to which every commit happens at once."""
 SPACING_PER_RATE = 4e-6
-"""Seconds of spacing for each write per second: 2,500 writes a second reach the maximum."""
+"""Seconds of spacing for each write per second above that: 3,000 a second reach the maximum."""
 RATE_WINDOW_S = 0.05
 RETRY_S = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Pauses between tries while the store fails; the last one repeats."""
@@ -48,13 +50,18 @@ class Source(Protocol):
 class _Caller:
     """A caller who waits for one write, in the shape of a source."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_future", "_on_result")
 
-    def __init__(self, future: "asyncio.Future[Any]") -> None:
+    def __init__(
+        self, future: "asyncio.Future[Any]", on_result: Callable[[Any], None] | None
+    ) -> None:
         self._future = future
+        self._on_result = on_result
 
     def settle(self, result: Any) -> None:
-        if self._future.done():
+        if self._on_result is not None:
+            _call(self._on_result, result)
+        if self._future.done():  # the caller has left
             return
         if isinstance(result, Exception):
             self._future.set_exception(result)
@@ -112,8 +119,12 @@ class GroupCommit:
         if not self._wake.is_set():
             self._wake.set()
 
-    async def submit(self, write: Write) -> Any:
+    async def submit(self, write: Write, on_result: Callable[[Any], None] | None = None) -> Any:
         """Commit `write` with the next batch and give its result.
+
+        Args:
+            write: What to write.
+            on_result: Called with the result, also when the caller has been cancelled by then.
 
         Raises:
             StoreUnavailable: The store fails at the moment; nothing was written.
@@ -122,7 +133,7 @@ class GroupCommit:
         if not self.healthy or self._closing:
             raise _unavailable()
         future = asyncio.get_running_loop().create_future()
-        self._callers.append(_Job(write, _Caller(future)))
+        self._callers.append(_Job(write, _Caller(future, on_result)))
         self._wake.set()
         return await future
 
@@ -160,7 +171,8 @@ class GroupCommit:
         self._last_start = started
         weight = elapsed / (elapsed + RATE_WINDOW_S)
         self._rate += (writes / elapsed - self._rate) * weight
-        return min(MAX_SPACING_S, self._rate * SPACING_PER_RATE)
+        spacing = (self._rate - QUIET_RATE) * SPACING_PER_RATE
+        return min(MAX_SPACING_S, max(0.0, spacing))
 
     async def _pause(self, seconds: float) -> None:
         if seconds <= 0 or self._closing:

@@ -147,6 +147,9 @@ class FinishRun(msgspec.Struct, frozen=True):
     """The events that are not in the journal yet, `run-end` among them."""
     answer: Answer
     ended_at: int
+    log: bytes | None = None
+    """The whole log as it is stored, `append` included, if its owner still has it; else the store
+    puts it together from the journal."""
     metadata: dict[str, Any] | None = None
     request: dict[str, Any] | None = None
     response: Any = None

@@ -206,11 +206,11 @@ class Writer:
             return dead
         return []
 
-    def _stored_log(self, run_id: str) -> list[bytes]:
-        select = sql.READ_JOURNAL_ROW
-        rows = [*self._index.rows.get(run_id, ())]
-        rows += [(last, row) for run, last, row in self._added if run == run_id]
-        return [self._cursor.execute(select.sql, (row_id,)).fetchone()[0] for _, row_id in rows]
+    def _stored_log(self, run_id: str) -> bytes:
+        ids = [row_id for _, row_id in self._index.rows.get(run_id, ())]
+        ids += [row_id for added, _, row_id in self._added if added == run_id]
+        rows = self._run(sql.JOURNAL_PAYLOADS_BY_JSON, p_ids=to_json(ids))
+        return b"".join([row[0] for row in rows.fetchall()])
 
     # ------------------------------------------------------------------ runs
 
@@ -226,9 +226,8 @@ class Writer:
             self._insert(sql.INSERT_SESSION, session_row(write.session))
         elif not self._run(sql.OWN_SESSION, p_id=run.session_id, p_owner=run.owner).fetchone():
             raise NotFound("there is no such session")
-        live = self._run(sql.LIVE_RUN, p_session_id=run.session_id).fetchone()
-        if live:
-            raise RunActive("the session's last answer is still being written", run_id=live[0])
+        else:
+            self._refuse_if_busy(run)
         self._insert_messages(write)
         self._insert(sql.INSERT_RUN, _struct_row(run))
         self._append_rows([Append(run.id, 1, 1, write.start + b"\n")])
@@ -240,6 +239,11 @@ class Writer:
                 p_title=write.title,
             )
         return RunCreated(run, replayed=False)
+
+    def _refuse_if_busy(self, run: RunRecord) -> None:
+        live = self._run(sql.LIVE_RUN, p_session_id=run.session_id).fetchone()
+        if live:
+            raise RunActive("the session's last answer is still being written", run_id=live[0])
 
     def _earlier_run(self, run: RunRecord) -> RunRecord | None:
         cursor = self._run(sql.RUN_BY_KEY, p_owner=run.owner, p_idempotency_key=run.idempotency_key)
@@ -304,7 +308,9 @@ class Writer:
         run, message, references = finish_rows(write)
         if self._run(sql.END_RUN, **run).rowcount == 0:
             return False
-        log = b"".join([*self._stored_log(write.run_id), write.append.payload])
+        log = write.log
+        if log is None:
+            log = self._stored_log(write.run_id) + write.append.payload
         self._insert(
             sql.INSERT_LOG,
             {

@@ -173,7 +173,12 @@ DELETE_ENDED_JOURNAL = delete(journal).where(
     journal.c.run_id.not_in(select(runs.c.id).where(_IS_LIVE))
 )
 DELETE_RUN_JOURNAL = Prepared(delete(journal).where(journal.c.run_id == _p("run_id")))
-READ_JOURNAL_ROW = Prepared(select(journal.c.payload).where(journal.c.id == _p("id")))
+JOURNAL_PAYLOADS_BY_JSON = Prepared(
+    select(journal.c.payload)
+    .where(journal.c.id.in_(select(func.json_each(_p("ids")).table_valued("value").c.value)))
+    .order_by(journal.c.id)
+)
+"""The ids as one JSON array, so that the statement is the same however many there are."""
 
 JOURNAL_COLUMNS = 5
 

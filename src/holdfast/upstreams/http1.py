@@ -77,9 +77,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on what came of the body as one piece."""
-        if self.complete:
-            self.abort()  # nothing was asked that this could answer
-            return
         if not self._has_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES + BUFFER_BYTES:

@@ -186,7 +186,7 @@ async def test_p3_what_has_no_json_ends_the_run_and_not_the_server(
     async with on_stage(tmp_path, texts("a"), last) as stage:
         asked = await stage.ask()
         await asked.over()
-        await asyncio.wait_for(_ended_in_store(asked), GIVE_UP_S)
+        await asked.ended_in_store()
         log = await stage.read(asked.run.id)
         run, message = await asked.record(), await asked.message()
         assert (run.status, run.last_seq) == ("ended", len(log))
@@ -194,12 +194,6 @@ async def test_p3_what_has_no_json_ends_the_run_and_not_the_server(
         assert log[1].event == TextDelta("a")
         assert isinstance(log[-1].event, RunEnd)
         assert message.answer.text == fold(events_of(log)).text
-
-
-async def _ended_in_store(asked: Asked) -> None:
-    """A run that the store refused is ended a little later, from what is stored."""
-    while (await asked.record()).status != "ended":
-        await asyncio.sleep(0)
 
 
 async def test_p3_an_exchange_that_cannot_be_kept_does_not_cost_the_answer(
@@ -210,7 +204,7 @@ async def test_p3_an_exchange_that_cannot_be_kept_does_not_cost_the_answer(
         asked.call.exchange.response = {"not": object()}
         asked.call.push(*texts("b"), DONE)
         await asked.over()
-        await asyncio.wait_for(_ended_in_store(asked), GIVE_UP_S)
+        await asked.ended_in_store()
         assert (await asked.message()).answer.text == "ab"
 
 

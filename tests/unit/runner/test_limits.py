@@ -35,7 +35,7 @@ async def _ended(asked: Asked) -> tuple[str | None, str | None, str]:
     [
         texts("x" * 60, "x" * 41),
         [ReasoningDelta("x" * 60), TextDelta("x" * 41)],
-        [ToolCall(0, arguments_delta="x" * 60), ToolCall(0, arguments_delta="x" * 41)],
+        [ToolCall(0, arguments_delta="x" * 30), ToolCall(0, arguments_delta="x" * 71)],
         texts("海" * 20, "海" * 14),
     ],
     ids=["text", "reasoning", "tool call", "bytes, not characters"],

@@ -85,7 +85,8 @@ async def test_p5_readers_that_come_and_go_at_any_moment_miss_and_repeat_nothing
         entries: list[Entry] = []
         while not entries or not isinstance(entries[-1].event, RunEnd):
             reader = stage.supervisor.read(asked.run.id, entries[-1].seq if entries else 0)
-            entries += await asyncio.wait_for(reader.next(), GIVE_UP_S) or []
+            more = await asyncio.wait_for(reader.next(), GIVE_UP_S)
+            entries += more or []
             reader.close()
         return entries
 
@@ -149,9 +150,7 @@ async def test_p6_a_run_keeps_a_bounded_tail_however_slow_its_readers(tmp_path: 
 
 async def test_p6_many_readers_all_get_everything(stage: Stage) -> None:
     asked = await stage.ask()
-    reading = [
-        asyncio.create_task(_rest(stage.supervisor.read(asked.run.id))) for _ in range(100)
-    ]
+    reading = [asyncio.create_task(_rest(stage.supervisor.read(asked.run.id))) for _ in range(100)]
     for number in range(50):
         await asked.call.give(*texts(f"{number} "))
     await stage.finish(asked, DONE)

@@ -128,9 +128,7 @@ async def test_p10_a_run_that_was_to_be_cancelled_is_cancelled(
     assert (message.status, message.answer.text) == ("partial", "a")
 
 
-async def test_a_recovered_session_takes_the_next_question(
-    dead: SqliteStore, stage: Stage
-) -> None:
+async def test_a_recovered_session_takes_the_next_question(dead: SqliteStore, stage: Stage) -> None:
     told = await begin(dead, Told(), TextDelta("old"))
     await _die_and_start(dead, stage)
     asked = await stage.ask(session_id=told.run.session_id)
@@ -144,9 +142,7 @@ async def test_p7_a_retry_after_the_crash_gets_the_recovered_run(
 ) -> None:
     told = await begin(dead, Told(idempotency_key="k", fingerprint="f"), TextDelta("a"))
     await _die_and_start(dead, stage)
-    created = await stage.supervisor.ask(
-        stage.question(idempotency_key="k", fingerprint="f")
-    )
+    created = await stage.supervisor.ask(stage.question(idempotency_key="k", fingerprint="f"))
     assert (created.replayed, created.run.id) == (True, told.run.id)
     assert created.run.reason == "server_crash"
     assert stage.upstream.calls == []
@@ -161,9 +157,7 @@ async def test_recovering_twice_changes_nothing(dead: SqliteStore, stage: Stage)
 
 
 @pytest.mark.parametrize("runs", [49, 50, 51, 120])
-async def test_any_number_of_runs_is_recovered(
-    dead: SqliteStore, stage: Stage, runs: int
-) -> None:
+async def test_any_number_of_runs_is_recovered(dead: SqliteStore, stage: Stage, runs: int) -> None:
     told = [Told() for _ in range(runs)]
     await commit(dead, *[one.create() for one in told])
     await commit(dead, *[one.say(TextDelta(one.run.id)) for one in told])
@@ -199,8 +193,8 @@ async def _damage(path: Path, sql: str, *values: Any) -> None:
 
 @pytest.mark.parametrize(
     "rubbish",
-    [b"rubbish\n", b'{"type":"text-delta","text":"\xff"}\n', b'{"type":"later-event"}\n', b""],
-    ids=["no JSON", "no UTF-8", "unknown event", "nothing"],
+    [b"rubbish\n", b'{"type":"text-delta","text":"\xff"}\n', b'{"type":"later-event"}\n'],
+    ids=["no JSON", "no UTF-8", "unknown event"],
 )
 async def test_p3_a_damaged_row_costs_its_run_and_not_the_start(
     dead: SqliteStore, stage: Stage, rubbish: bytes

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import StoreError, StoreUnavailable
-from holdfast.events import Reference, References, TextDelta
+from holdfast.events import Entry, Reference, References, TextDelta
 from holdfast.runner import supervisor as supervisor_module
-from holdfast.runner.reader import ReaderBroken
+from holdfast.runner.reader import Reader, ReaderBroken
 from holdfast.store import group_commit
 from holdfast.store.port import Append, FinishRun, Write
 from tests.support.records import OWNER, events_of
 from tests.support.scripted import DONE, texts
-from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage, turns, until
 
 PATIENT = {"store_patience_s": 1e6}
 IMPATIENT = {"store_patience_s": 1e-6}
@@ -39,6 +39,21 @@ def _refuse_poison(stage: Stage, *kinds: type) -> None:
 async def _shown(asked: Asked) -> tuple[str | None, str | None, str, str]:
     message = await asked.message()
     return message.outcome, message.reason, message.status, message.answer.text
+
+
+async def _ready(stage: Stage) -> bool:
+    return stage.supervisor.ready
+
+
+async def _until_broken(reader: Reader) -> list[Entry]:
+    """What a reader is given before it is told to come back later."""
+    entries: list[Entry] = []
+    try:
+        async with asyncio.timeout(GIVE_UP_S):
+            while True:
+                entries += await reader.next() or []
+    except ReaderBroken:
+        return entries
 
 
 @pytest.fixture
@@ -135,8 +150,7 @@ async def test_p1_a_question_that_cannot_be_stored_is_refused_and_nobody_is_aske
     assert stage.supervisor.live_runs == 0
     stage.store.down = False
     await stage.store.until(lambda store: bool(store.applied))
-    while not stage.supervisor.ready:
-        await asyncio.sleep(0)
+    await until(lambda: _ready(stage))
     await stage.finish(await stage.ask(), *texts("a"), DONE)
 
 
@@ -172,11 +186,7 @@ async def test_p9_after_the_patience_readers_are_broken_without_an_ending(
     await asked.saved(2)
     stage.store.down = True
     asked.call.push(*texts("b"))
-    seen = []
-    with pytest.raises(ReaderBroken):
-        async with asyncio.timeout(GIVE_UP_S):
-            while True:
-                seen += await reader.next() or []
+    seen = await _until_broken(reader)
     assert events_of(seen) == texts("a")
     reader.close()
     await asyncio.wait_for(asked.call.closed.wait(), GIVE_UP_S)
@@ -236,11 +246,7 @@ async def test_p3_a_run_whose_events_can_never_be_stored_ends_with_what_is_store
     await asked.call.give(*texts("a"))
     await asked.saved(2)
     asked.call.push(*texts("poison"))
-    seen = []
-    with pytest.raises(ReaderBroken):
-        async with asyncio.timeout(GIVE_UP_S):
-            while True:
-                seen += await reader.next() or []
+    seen = await _until_broken(reader)
     reader.close()
     assert events_of(seen) == texts("a")
     await stage.store.until_applied(FinishRun, asked.run.id)
@@ -274,9 +280,7 @@ async def test_p3_a_run_with_two_references_of_one_number_ends(stage: Stage) -> 
     await asked.call.give(twice)
     await asked.saved(2)
     await stage.finish(asked, *texts("a"), DONE)
-    async with asyncio.timeout(GIVE_UP_S):
-        while (await asked.record()).status != "ended":
-            await asyncio.sleep(0)
+    await asked.ended_in_store()
     assert await _shown(asked) == ("completed", None, "complete", "a")
 
 

@@ -85,14 +85,14 @@ def test_every_sign_of_life_begins_the_idle_time_again(loop: ManualLoop) -> None
         watched.watch.touch()
     assert watched.ends == []
     last = loop.now
-    loop.move(500)
+    loop.move(500.0)
     assert [at for at, _ in watched.ends] == [last + 10]
 
 
 def test_the_total_time_counts_whatever_comes(loop: ManualLoop) -> None:
     watched = Watched(loop, 5, 10, 42)
-    for at in range(1, 42):
-        loop.move(at)
+    for second in range(1, 42):
+        loop.move(second)
         watched.watch.touch()
     assert watched.ends == []
     loop.move(43)

@@ -66,6 +66,7 @@ async def test_the_first_commit_after_a_pause_happens_at_once(
 ) -> None:
     """The pause between commits comes after one, so nobody waits who is alone."""
     monkeypatch.setattr(group_commit, "MAX_SPACING_S", 0.05)
+    monkeypatch.setattr(group_commit, "QUIET_RATE", 0.0)
     monkeypatch.setattr(group_commit, "SPACING_PER_RATE", FOREVER_S)
     assert await commits.submit(RequestCancel("r")) is None
     assert store.batches == [[RequestCancel("r")]]
@@ -304,9 +305,11 @@ async def test_the_store_is_called_healthy_again_without_anybody_asking(
     with pytest.raises(StoreUnavailable):
         await commits.submit(RequestCancel("r"))
     await asyncio.wait_for(store.begun(4), GIVE_UP_S)
-    while not commits.healthy:
-        await asyncio.sleep(0)
-    assert [type(write) for batch in store.batches[1:] for write in batch] == [Probe] * 3
+    (source,) = _sources(commits, 1)
+    source.say()
+    await _settled(source)
+    assert commits.healthy
+    assert [type(write) for batch in store.batches[1:4] for write in batch] == [Probe] * 3
     assert await commits.submit(RequestCancel("r")) is None
 
 

@@ -183,16 +183,24 @@ async def test_a_second_name_of_the_file_is_refused_too(harness: SqliteHarness) 
         await second.close()
 
 
+def _lock_text(harness: SqliteHarness, new: str | None = None) -> str:
+    """What the lock file says, after it was made to say `new`."""
+    file = Path(f"{harness.path}.lock")
+    if new is not None:
+        file.write_text(new)
+    return file.read_text()
+
+
 async def test_a_lock_file_left_by_a_dead_process_is_no_lock(harness: SqliteHarness) -> None:
-    Path(f"{harness.path}.lock").write_text("12345\nand rubbish" * 10)
+    _lock_text(harness, "12345\nand rubbish" * 10)
     store = await harness.open()
-    assert Path(f"{harness.path}.lock").read_text() == f"{os.getpid()}\n"
+    assert _lock_text(harness) == f"{os.getpid()}\n"
     await tell(store, Told())
 
 
 async def test_a_holder_that_left_no_number_is_not_guessed_at(harness: SqliteHarness) -> None:
     await harness.open()
-    Path(f"{harness.path}.lock").write_text("rubbish")
+    _lock_text(harness, "rubbish")
     second = harness.make()
     with pytest.raises(StoreLocked) as refusal:
         await second.open()

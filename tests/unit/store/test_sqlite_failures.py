@@ -10,7 +10,7 @@ import pytest
 from holdfast.errors import StoreUnavailable
 from holdfast.events import TextDelta
 from holdfast.store import sqlite_writer
-from holdfast.store.port import DeleteSession, Probe
+from holdfast.store.port import DeleteSession, Probe, Write
 from holdfast.store.sqlite import SqliteStore
 from tests.support.harness import SqliteHarness
 from tests.support.records import OWNER, Told, begin, commit, read_all, tell
@@ -54,7 +54,7 @@ async def test_a_locked_file_takes_nothing_and_later_all(
     before = await harness.counts()
     intruder = Intruder(harness.path)
     await intruder.take()
-    batch = [told.say(TextDelta("a")), new.create()]
+    batch: list[Write] = [told.say(TextDelta("a")), new.create()]
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="locked"):
             await store.commit(batch)
@@ -184,9 +184,7 @@ async def test_rows_of_short_runs_stay_bounded_beside_a_long_one(
     assert await harness.rows("journal") == []
 
 
-async def test_a_failed_purge_is_made_up_for(
-    store: SqliteStore, harness: SqliteHarness
-) -> None:
+async def test_a_failed_purge_is_made_up_for(store: SqliteStore, harness: SqliteHarness) -> None:
     told = await begin(store, Told(), TextDelta("a"))
     other = await begin(store, Told())
     intruder = Intruder(harness.path)

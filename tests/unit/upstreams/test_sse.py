@@ -27,6 +27,7 @@ CASES: list[tuple[str, bytes, list[SseEvent]]] = [
     ("CRLF ends lines", b"data: a\r\n\r\ndata: b\r\n\r\n", [A, B]),
     ("ends of all kinds", b"data: a\r\ndata: b\rdata: c\n\r\n", [SseEvent(b"a\nb\nc")]),
     ("LF then CR is a blank line", b"data: a\n\rdata: b\r\n\n", [A, B]),
+    ("CR inside a block of LF", b"data: a\rdata: b\n\n", [SseEvent(b"a\nb")]),
     ("a comment is nothing", b": hi\n\n:\n\ndata: a\n\n", [A]),
     ("a comment inside a block", b"data: a\n: hi\ndata: b\n\n", [SseEvent(b"a\nb")]),
     ("a byte order mark is dropped", b"\xef\xbb\xbfdata: a\n\n", [A]),
