@@ -69,7 +69,8 @@ def events(body: str) -> list[dict[str, Any]]:
 
 
 def last_id(body: str) -> str:
-    return re.findall(r"^id: (.*)$", body, re.MULTILINE)[-1]
+    ids: list[str] = re.findall(r"^id: (.*)$", body, re.MULTILINE)
+    return ids[-1]
 
 
 @pytest.mark.parametrize("program", [README], indirect=True, ids=["README"])
@@ -174,3 +175,13 @@ def test_every_make_target_that_is_named_exists() -> None:
     for document in DOCUMENTS:
         named = re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(encoding="utf-8"), re.M)
         assert targets >= set(named), document
+
+
+def test_every_file_of_the_code_map_exists() -> None:
+    text = (PROJECT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    code_map = text.partition("## Code map")[2].partition("## Architecture invariants")[0]
+    source = PROJECT / "src" / "holdfast"
+    rows = [line for line in code_map.splitlines() if line.startswith("|")]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", "\n".join(rows))
+    assert len(named) > 50
+    assert [name for name in named if not (source / name).exists()] == []

@@ -187,8 +187,19 @@ def join_log(entries: Sequence[Entry]) -> bytes:
     return b"".join([entry.data + b"\n" for entry in entries])
 
 
-def split_log(payload: bytes, first_seq: int) -> list[Entry]:
-    """The inverse of `join_log` for a payload whose first entry has `first_seq`."""
+def split_log(
+    payload: bytes, first_seq: int, after: int = 0, limit: int | None = None
+) -> list[Entry]:
+    """The inverse of `join_log` for a payload whose first entry has `first_seq`.
+
+    Args:
+        payload: Consecutive entries as they are stored.
+        first_seq: The seq of the first of them.
+        after: Leave out the entries up to this seq.
+        limit: Give at most so many.
+    """
     lines = payload.split(b"\n")
     lines.pop()
-    return [Entry(seq, decode(line), line) for seq, line in enumerate(lines, first_seq)]
+    start = max(0, after + 1 - first_seq)
+    wanted = lines[start:] if limit is None else lines[start : start + limit]
+    return [Entry(seq, decode(line), line) for seq, line in enumerate(wanted, first_seq + start)]

@@ -1,6 +1,6 @@
 """The contract of every store: batches, beginnings, idempotency."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -167,9 +167,9 @@ POISONS = [_poisoned_question, _poisoned_append, _poisoned_session, _poisoned_ke
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("poison", POISONS)
 async def test_a_write_that_can_never_be_stored_does_not_harm_its_neighbours(
-    store: Store, poison: Callable[[Store], "object"], place: int
+    store: Store, poison: Callable[[Store], Awaitable[Write]], place: int
 ) -> None:
-    poisoned: Write = await poison(store)  # type: ignore[misc]
+    poisoned = await poison(store)
     ending, beginning = await begin(store, Told()), Told()
     batch: list[Write] = [ending.finish(TextDelta("a")), beginning.create()]
     batch.insert(place, poisoned)
@@ -183,9 +183,9 @@ async def test_a_write_that_can_never_be_stored_does_not_harm_its_neighbours(
 
 @pytest.mark.parametrize("poison", POISONS)
 async def test_a_write_that_can_never_be_stored_leaves_nothing_behind(
-    store: Store, harness: StoreHarness, poison: Callable[[Store], "object"]
+    store: Store, harness: StoreHarness, poison: Callable[[Store], Awaitable[Write]]
 ) -> None:
-    poisoned: Write = await poison(store)  # type: ignore[misc]
+    poisoned = await poison(store)
     before = await harness.counts()
     (refusal,) = await store.commit([poisoned])
     assert isinstance(refusal, StoreError)
@@ -408,9 +408,9 @@ async def _an_answer_as_question(store: Store) -> CreateRun:
     ],
 )
 async def test_a_refused_question_leaves_nothing_behind(
-    store: Store, harness: StoreHarness, refused: Callable[[Store], "object"]
+    store: Store, harness: StoreHarness, refused: Callable[[Store], Awaitable[CreateRun]]
 ) -> None:
-    write: CreateRun = await refused(store)  # type: ignore[misc]
+    write = await refused(store)
     before = [await harness.rows(table) for table in ("sessions", "messages", "runs")]
     journal = len(await harness.rows("journal"))
     (refusal,) = await store.commit([write])

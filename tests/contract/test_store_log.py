@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from holdfast import events
 from holdfast.engine.run import UpstreamEnd
 from holdfast.events import (
     Entry,
@@ -17,10 +18,12 @@ from holdfast.events import (
     Step,
     TextDelta,
     Usage,
+    decode,
+    join_log,
 )
 from holdfast.store.port import Append, LogPage, RequestCancel, Store
 from tests.support.harness import StoreHarness
-from tests.support.records import OWNER, Told, begin, commit, read_all, tell
+from tests.support.records import OWNER, Told, begin, changed, commit, read_all, tell
 
 TRUNCATED = UpstreamEnd(Reason.UPSTREAM_TRUNCATED, error="cut")
 
@@ -199,6 +202,34 @@ async def test_ending_a_run_that_never_was_writes_nothing(
     assert await harness.counts() == before
 
 
+async def test_an_append_to_a_run_that_never_was_is_told_and_writes_nothing(
+    store: Store, harness: StoreHarness
+) -> None:
+    live = await begin(store, Told())
+    before = await harness.counts()
+    lost = Told()
+    results = await store.commit([lost.say(TextDelta("a")), live.say(TextDelta("b"))])
+    assert results == [False, None]
+    assert await harness.counts() == {**before, "journal": before["journal"] + 1}
+    assert await store.read_log(lost.run.id, 0) is None
+
+
+async def test_p3_an_append_after_the_end_writes_nothing(store: Store) -> None:
+    told = await begin(store, Told(), TextDelta("a"))
+    late = told.rival().say(TextDelta("late"))
+    await commit(store, told.finish())
+    assert await store.commit([late]) == [False]
+    assert await read_all(store, told.run.id) == told.entries
+    assert (await _page(store, told.run.id, 0)).ended
+
+
+async def test_an_owner_who_still_has_the_whole_log_may_give_it(store: Store) -> None:
+    told = await begin(store, Told(), TextDelta("a"))
+    finish = told.finish(TextDelta("b"))
+    await commit(store, changed(finish, log=join_log(told.entries)))
+    assert await read_all(store, told.run.id) == told.entries
+
+
 async def test_a_run_may_end_with_nothing_but_its_end(store: Store) -> None:
     told = await begin(store, Told())
     await commit(store, told.finish(end=UpstreamEnd(Reason.CLIENT_CANCELLED)))
@@ -290,3 +321,30 @@ async def test_reads_see_every_commit_that_has_returned(store: Store) -> None:
     for number in range(30):
         await commit(store, told.say(TextDelta(str(number))))
         assert (await _page(store, told.run.id, 0)).last_seq == number + 2
+
+
+# ------------------------------------------------------------------------------ what reading costs
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_p6_a_page_costs_what_it_holds_and_not_the_whole_log(
+    store: Store, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Otherwise reading a long run page by page would cost the square of its length."""
+    told = await begin(store, Told())
+    for _ in range(5):
+        await commit(store, told.say(*_texts(100)))
+    if ended:
+        await commit(store, told.finish())
+    decoded: list[bytes] = []
+
+    def count(data: bytes) -> Event:
+        decoded.append(data)
+        event: Event = decode(data)
+        return event
+
+    monkeypatch.setattr(events, "decode", count)
+    page = await _page(store, told.run.id, 250, 10)
+    assert [entry.seq for entry in page.entries] == list(range(251, 261))
+    assert (page.ended, page.last_seq) == (ended, len(told.entries))
+    assert len(decoded) <= 20

@@ -22,7 +22,7 @@ SHAPES: Sequence[tuple[str | None, tuple[str, ...], int]] = (
     ("append", (), 1),
     ("commit", (), 1),
     ("release", (), 1),
-    ("finish-read", (), 1),
+    ("finish-release", (), 1),
     ("hint", (), 1),
     (None, ("recovery-begin",), 1),
     (None, (), 1),
@@ -44,7 +44,7 @@ SHAPES: Sequence[tuple[str | None, tuple[str, ...], int]] = (
 NORMAL_EVERY = 4
 
 HEAD = (
-    f"{'#':>2}  {'seed':<6} {'sync':<6} {'phase of the kill':<28} {'last step before it':<48} "
+    f"{'#':>2}  {'seed':<6} {'sync':<6} {'phase of the kill':<28} {'last step before it':<54} "
     f"{'in flight':>9} {'ahead':>5} {'unsaved':>7} {'clients':>7} {'events':>6} {'resumed':>7} "
     f"{'recovered':>9}  result"
 )
@@ -104,7 +104,7 @@ def row(number: int, result: Result) -> str:
     recovered = "-" if result.recovered_s is None else f"{result.recovered_s * 1000:.0f} ms"
     lines = [
         f"{number:>2}  {plan.seed:<6} {plan.synchronous:<6} {plan.phases[0]:<28} "
-        f"{(result.places or ['-'])[0]:<48} {result.in_flight:>9} {result.ahead:>5} {unsaved:>7} "
+        f"{(result.places or ['-'])[0]:<54} {result.in_flight:>9} {result.ahead:>5} {unsaved:>7} "
         f"{result.clients:>7} {result.events:>6} {result.resumed:>7} {recovered:>9}  "
         f"{'VIOLATED' if result.violations else 'ok'}"
     ]

@@ -6,71 +6,19 @@ database file at every kill and at the end, and what the restarted server says o
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from holdfast.engine.fold import Answer, fold
 from holdfast.events import decode, encode
-from tests.faults.database import Image, StoredRun
+from tests.faults.database import StoredRun
+from tests.faults.evidence import Evidence, Kill, Violation
 from tests.faults.points import POINTS
 from tests.faults.script import HELD, OUTCOMES, name_of, script_of
-from tests.faults.wire import Frame, Response, frame_bytes, read_frames, stored_frame
-from tests.faults.witness import Asked, UpstreamLog
+from tests.faults.wire import Frame, frame_bytes, read_frames, stored_frame
 
 RECOVERY_S = 10.0
 """By then no message of the dead server may be `streaming`."""
 IN_FLIGHT = 20
-
-
-class Violation(NamedTuple):
-    """A promise that did not hold, or a round that proves nothing."""
-
-    promise: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.promise}: {self.text}"
-
-
-@dataclass
-class Kill:
-    """A kill: the database as the dead server left it, and what it wrote down before."""
-
-    image: Image
-    place: str
-    """Where the server was, from its control page."""
-    point: str | None
-    record: dict[str, Any] | None
-
-
-@dataclass
-class Evidence:
-    """Everything that a round left behind."""
-
-    clients: list[Asked]
-    watched: list[Response]
-    kills: list[Kill]
-    upstream_at_kill: UpstreamLog
-    upstream: UpstreamLog
-    final: Image
-    runs: dict[str, Any]
-    """By run: what GET of the run says."""
-    streams: dict[str, Response]
-    """By run: its events from the first on."""
-    messages: dict[str, Any]
-    """By session: its messages."""
-    again: dict[str, Response]
-    """By the name of a question: the answer to the same request once more."""
-    streaming_s: float
-    """How long after the restart messages of the dead server were `streaming`."""
-    logs: list[Path]
-    """What the servers logged."""
-
-    @property
-    def at_kill(self) -> Image:
-        """The database after the first kill."""
-        return self.kills[0].image
 
 
 def check(evidence: Evidence) -> list[Violation]:
@@ -96,6 +44,8 @@ def _round(evidence: Evidence) -> Iterator[str]:
     for kill in evidence.kills:
         if kill.point is not None:
             yield from _phase(kill, evidence)
+    if evidence.exit_code != 0:
+        yield f"the server ended with {evidence.exit_code} after SIGTERM"
     for path in evidence.logs:
         text = path.read_text(errors="replace")
         if "Traceback" in text or " ERROR " in text:
@@ -258,10 +208,10 @@ def _one_message(evidence: Evidence, run: StoredRun) -> Iterator[str]:
     stored = {name: row[name] for name in expected}
     if stored != expected:
         yield f"run {run_id}: the message is {stored}, the fold of its log {expected}"
-    shown = evidence.runs.get(run_id, {"message": {}})["message"]
+    shown = evidence.runs.get(run_id, {}).get("message", {})
     if any(shown.get(name) != value for name, value in _shape(answer).items()):
         yield f"run {run_id}: over HTTP the message is {shown}, the fold {_shape(answer)}"
-    listed = evidence.messages.get(run.row["session_id"], {"items": []})["items"]
+    listed = evidence.messages.get(run.row["session_id"], {}).get("items", [])
     if shown not in listed:
         yield f"run {run_id}: its message is not in the session's list"
     if not any(one["id"] == run.row["question_id"] for one in listed):
@@ -327,12 +277,12 @@ def _outcome(evidence: Evidence, run: StoredRun) -> Iterator[str]:
 
 def _p4_references(evidence: Evidence) -> Iterator[str]:
     """References are those of the log's last set: in the file, over HTTP, and expected at all."""
-    with_references = 0
+    interrupted = 0
     for run_id, run in evidence.final.runs.items():
         sets = _reference_sets(run)
         expected = sets[-1] if sets else []
-        with_references += bool(expected)
-        shown = evidence.runs.get(run_id, {"message": {}})["message"].get("references")
+        interrupted += bool(expected) and run.row["reason"] == "server_crash"
+        shown = evidence.runs.get(run_id, {}).get("message", {}).get("references")
         if shown != expected:
             yield f"run {run_id}: over HTTP the references are {shown}, the log has {expected}"
         names = ("ordinal", "text", "chunk_id", "document_id", "document_name", "url", "score")
@@ -341,8 +291,8 @@ def _p4_references(evidence: Evidence) -> Iterator[str]:
         if stored != [{name: one.get(name) for name in names} for one in expected]:
             yield f"run {run_id}: stored are the references {stored}, the log has {expected}"
         yield from _scripted_references(evidence, run, sets)
-    if not with_references:
-        yield "no run has references"
+    if not interrupted:
+        yield "no answer that the kill cut off has references"
 
 
 def _scripted_references(

@@ -18,7 +18,7 @@ from holdfast.store.group_commit import GroupCommit
 from holdfast.store.port import CreateRun, FinishRun, RunCreated, Write
 from holdfast.store.sqlite import SqliteStore
 
-HEAD_START_S = 0.03
+HEAD_START_S = 0.015
 """What a mutant does too early gets so long to show before the kill."""
 
 
@@ -53,13 +53,16 @@ def _ask_before_commit() -> None:
     submit, commit = GroupCommit.submit, SqliteStore.commit
     tasks: set[asyncio.Task[Any]] = set()
 
-    async def submitting(commits: GroupCommit, write: Write) -> Any:
+    async def submitting(commits: GroupCommit, write: Write, *on_result: Any) -> Any:
         if not isinstance(write, CreateRun):
-            return await submit(commits, write)
+            return await submit(commits, write, *on_result)
+        created = RunCreated(write.run, replayed=False)
+        for tell in on_result:
+            tell(created)
         task = asyncio.create_task(submit(commits, write))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        return RunCreated(write.run, replayed=False)
+        return created
 
     async def committing(store: SqliteStore, writes: Sequence[Write]) -> list[Any]:
         if any(isinstance(write, CreateRun) for write in writes):

@@ -13,7 +13,6 @@ from typing import NamedTuple
 BEGIN, COMMIT = "BEGIN", "COMMIT"
 APPEND = "INSERT journal"
 END_RUN = "UPDATE runs"
-READ_JOURNAL = "SELECT journal"
 INSERT_LOG = "INSERT run_logs"
 END_MESSAGE = "UPDATE messages"
 INSERT_REFERENCE = "INSERT message_references"
@@ -90,12 +89,7 @@ POINTS: dict[str, Point] = {
         _live(lambda g: g.next == RELEASE and APPEND in g.done and not _asks(g)),
         True,
     ),
-    "finish-read": Point(
-        Phase.FINISH, _live(lambda g: g.before == END_RUN and g.next == READ_JOURNAL), False
-    ),
-    "finish-log": Point(
-        Phase.FINISH, _live(lambda g: g.before == READ_JOURNAL and g.next == INSERT_LOG), False
-    ),
+    "finish-log": Point(Phase.FINISH, _live(lambda g: g.next == INSERT_LOG), False),
     "finish-message": Point(
         Phase.FINISH, _live(lambda g: g.before == INSERT_LOG and g.next == END_MESSAGE), False
     ),

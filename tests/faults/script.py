@@ -38,25 +38,32 @@ OUTCOMES = {
 }
 """How an answer of this kind ends if it may; the others are `completed` without a reason."""
 
-_WORDS = "海带 根 洋流 kelp holds fast in the current 的 是 。 , root\n rock 🌊 tide — été".split(
-    " "
-)
+_WORDS = ("海带", "根", "洋流", "kelp", "holds", "fast in", "的", "。", "root\n", "🌊", "— été")
+
+_ERROR = '{"error": {"message": "the model fell over", "code": 500}}'
+_FINISH = """{"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage":
+ {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}}""".replace("\n", "")
 
 
 class Frame(NamedTuple):
     """One event of the upstream's stream."""
 
-    body: dict[str, Any] | str
+    delta: dict[str, Any] | None = None
+    """What the event says of the answer; None: it says `body`."""
     text: str = ""
     """What it adds to the answer as readers see it."""
     pause_s: float = 0.0
     """How long the upstream waits after it."""
+    body: str = ""
 
     @property
     def data(self) -> bytes:
         body = self.body
-        text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-        return f"data: {text}\n\n".encode()
+        if self.delta is not None:
+            choice = {"index": 0, "delta": self.delta}
+            chunk = {"id": "c", "model": "m", "choices": [choice]}
+            body = json.dumps(chunk, ensure_ascii=False)
+        return f"data: {body}\n\n".encode()
 
 
 class Script(NamedTuple):
@@ -89,12 +96,12 @@ def script_of(text: str) -> Script:
     choose = random.Random(text)
     match kind:
         case Kind.LONG:
-            frames, sets = _words(choose, 1_500, batch=1, pause_s=0.02)
+            frames, sets = _words(choose, 3_000, batch=1, pause_s=0.008)
         case Kind.BURST:
-            frames, sets = _words(choose, 6_000, batch=40, pause_s=0.2)
+            frames, sets = _words(choose, 8_000, batch=40, pause_s=0.12)
         case Kind.SLOW:
             frames, sets = _words(choose, 20, batch=20, pause_s=0.01)
-            frames.insert(0, Frame("", pause_s=60.0))
+            frames.insert(0, Frame(pause_s=60.0))
         case Kind.EMPTY:
             frames, sets = [], ()
         case _:
@@ -111,10 +118,10 @@ def _words(
         pause = pause_s if (place + 1) % batch == 0 else 0.0
         if place in (2, count * 2 // 3):
             references = _references(choose, 2 if place == 2 else 4)
-            frames.append(Frame(_chunk({"reference": {"chunks": references}})))
+            frames.append(Frame({"reference": {"chunks": references}}))
         if place % 25 == 3:
-            frames.append(Frame(_chunk({"content": "[ID:1]"}), "[2]"))
-        frames.append(Frame(_chunk({"content": f"{word} "}), f"{word} ", pause))
+            frames.append(Frame({"content": "[ID:1]"}, "[2]"))
+        frames.append(Frame({"content": f"{word} "}, f"{word} ", pause))
     return frames, (2, 4)
 
 
@@ -139,16 +146,10 @@ def _ending(kind: Kind) -> Iterator[Frame]:
         case Kind.CUT:
             return
         case Kind.ERROR:
-            yield Frame({"error": {"message": "the model fell over", "code": 500}})
+            yield Frame(body=_ERROR)
             return
         case Kind.EMPTY:
             pass
         case _:
-            usage = {"prompt_tokens": 7, "completion_tokens": 11, "total_tokens": 18}
-            yield Frame(_chunk({}, finish_reason="stop", usage=usage))
-    yield Frame("[DONE]")
-
-
-def _chunk(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return {"id": "c", "model": "m", "choices": [choice], **more}
+            yield Frame(body=_FINISH)
+    yield Frame(body="[DONE]")

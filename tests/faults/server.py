@@ -33,7 +33,7 @@ from holdfast.store.sqlite import SqliteStore
 from tests.faults.control import ControlPage
 from tests.faults.lifeline import die_with_parent
 from tests.faults.mutants import MUTANTS
-from tests.faults.points import BEGIN, COMMIT, HINT, POINTS, RELEASE, Gap, step
+from tests.faults.points import COMMIT, HINT, POINTS, RELEASE, Gap, step
 
 IDLE = "idle"
 
@@ -156,7 +156,8 @@ def _shape(write: Write) -> dict[str, Any]:
 
 
 def main() -> None:
-    os.read(0, 1)
+    if not os.read(0, 1):
+        return  # the driver has gone
     die_with_parent()
     plan = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

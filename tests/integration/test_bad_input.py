@@ -138,7 +138,7 @@ class TestSize:
         assert len(site.upstream.requests) == asked + 1
 
     async def test_a_body_of_10_mb_is_413_before_it_is_all_there(self, site: Deployment) -> None:
-        before = site.server.peak_memory
+        before = site.server.reset_peak_memory()
         body = b'{"message": "' + b"x" * 10_000_000
         top = site.server.request(
             "POST",
@@ -189,7 +189,7 @@ class TestSize:
         await self._bomb(site, start, b"".join(b"X-%d: y\r\n" % n for n in range(10_000)))
 
     async def _bomb(self, site: Deployment, start: bytes, piece: bytes) -> None:
-        before = site.server.peak_memory
+        before = site.server.reset_peak_memory()
         async with site.server.connect() as connection:
             try:
                 await connection.send(start)
@@ -285,7 +285,7 @@ class TestUpstream:
     async def test_p6_100_000_tiny_events_are_all_kept_in_bounded_memory(
         self, site: Deployment
     ) -> None:
-        before = site.server.peak_memory
+        before = site.server.reset_peak_memory()
         tiny = [b"".join(completion_chunk(content=f"{n % 10}") for n in range(1_000))] * 100
         async with site.ask(site.answers(*tiny, *completion())) as stream:
             log = await stream.rest_as_bytes()
@@ -301,7 +301,7 @@ class TestUpstream:
     async def test_one_event_of_5_mb_ends_the_run_by_its_limit_and_keeps_the_rest(
         self, site: Deployment
     ) -> None:
-        before = site.server.peak_memory
+        before = site.server.reset_peak_memory()
         huge = completion_chunk(content="x" * 5_000_000)
         pieces = [huge[at : at + 50_000] for at in range(0, len(huge), 50_000)]
         question = site.answers(completion_chunk(content="Kept."), *pieces, *completion("Lost."))

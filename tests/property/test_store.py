@@ -177,8 +177,8 @@ class StoreMachine(RuleBasedStateMachine):
 TestStore = StoreMachine.TestCase
 # Not shrunk: with a file per example that takes minutes, and the examples are always the same.
 TestStore.settings = settings(
-    max_examples=30,
-    stateful_step_count=25,
+    max_examples=20,
+    stateful_step_count=20,
     phases=[Phase.explicit, Phase.generate],
     report_multiple_bugs=False,
 )

@@ -6,6 +6,7 @@ It can send what no HTTP library would, and `Connection.log` holds all that came
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -278,7 +279,7 @@ class EventStream:
         while piece := await self.connection.piece():
             self.body += piece
         rest, self._at = bytes(self.body[self._at :]), len(self.body)
-        return re.sub(rb"(?:(?<=\n\n)|^):[^\n]*\n\n", b"", rest)
+        return re.sub(rb"^:.*\n\n", b"", rest, flags=re.MULTILINE)
 
     async def broken(self) -> list[Frame]:
         """All further events of a response that must be cut off."""
@@ -400,6 +401,52 @@ class Client:
             return reply if reply.status == status else None
 
         return await eventually(look)
+
+
+class StuckReader:
+    """A client that asks and then takes nothing of the answer.
+
+    Attributes:
+        port: Its own.
+    """
+
+    RECEIVE_BUFFER = 4096
+
+    def __init__(self, client: Client, path: str) -> None:
+        """Ask for `path`."""
+        self.socket = self._connect(client.port)
+        self.socket.sendall(client.request("GET", path))
+        self.port = self.socket.getsockname()[1]
+
+    @classmethod
+    def _connect(cls, port: int) -> socket.socket:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, cls.RECEIVE_BUFFER)
+        connection.connect(("127.0.0.1", port))
+        return connection
+
+    @classmethod
+    def capacity(cls) -> int:
+        """How many bytes the kernel takes for such a client."""
+        taken = 0
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = cls._connect(listener.getsockname()[1])
+            server, _ = listener.accept()
+            with client, server, suppress(BlockingIOError):
+                server.setblocking(False)
+                while True:
+                    taken += server.send(bytes(65_536))
+        return taken
+
+    async def drain(self) -> bytes:
+        """Take what is still on the way, to the end of the connection."""
+        reader, writer = await asyncio.open_connection(sock=self.socket)
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.transport.abort()
 
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,9 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
+
+
+DEFAULT_ANSWER = completion("Kelp ", "holds ", "fast.")
 
 
 class Server(Client):
@@ -114,10 +117,15 @@ class Server(Client):
 
     @property
     def peak_memory(self) -> int:
-        """The most memory that it ever had, in bytes."""
+        """The most memory that it had since `reset_peak_memory`, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
+
+    def reset_peak_memory(self) -> int:
+        """Let the peak begin anew; the memory that it has now, in bytes."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.peak_memory
 
     def signal(self, sig: signal.Signals) -> None:
         """Send it a signal."""
@@ -146,6 +154,8 @@ class Deployment:
         self._sections = sections
         self._scripts: dict[str, list[Script]] = {}
         self._numbers = itertools.count(1)
+        self.choose: Callable[[str], Script] = lambda question: stream(*DEFAULT_ANSWER)
+        """Chooses the script for a question that was not made here."""
         self.upstream = ScriptedUpstream(self._choose)
 
     async def __aenter__(self) -> Self:
@@ -189,9 +199,10 @@ class Deployment:
     def _choose(self, request: Request) -> Script:
         if request.method == "GET":
             return whole({"object": "list", "data": []})
-        scripts = self._scripts.get(request.json["messages"][-1]["content"], [])
+        question = request.json["messages"][-1]["content"]
+        scripts = self._scripts.get(question, [])
         if not scripts:
-            return stream(*completion("Kelp ", "holds ", "fast."))
+            return self.choose(question)
         return scripts.pop(0) if len(scripts) > 1 else scripts[0]
 
     def question(self, *scripts: Script) -> str:

@@ -81,7 +81,7 @@ const NONCHARACTERS = /[\uFDD0-\uFDD2]/g;
 function withMarks(text, marks = []) {
   if (!marks.length) return text.replace(NONCHARACTERS, "");
   const points = Array.from(text, (point) => point.replace(NONCHARACTERS, "")); // as marks count
-  for (const [start, end, ordinal] of marks) {
+  for (const [start, end, ordinal] of marks.filter((mark) => mark[1] <= points.length)) {
     points[start] = `\uFDD0${ordinal}\uFDD1${points[start]}`;
     points[end - 1] += "\uFDD2";
   }
@@ -120,11 +120,7 @@ const isOrdered = (line) => /^\s*\d/.test(line);
 const GOES_ON = {
   quote: (lines, i) => kindOf(lines[i]) === "quote",
   table: (lines, i) => kindOf(lines[i]) === "table",
-  paragraph(lines, i) {
-    const kind = kindOf(lines[i]);
-    // A line of a paragraph may begin with "1986."; only a bullet or a 1 makes a list of it.
-    return kind === "paragraph" || (kind === "list" && /^\s*(?!1[.)])\d/.test(lines[i]));
-  },
+  paragraph: (lines, i) => kindOf(lines[i]) === "paragraph",
   list(lines, i, start) {
     const next = lines[i].trim() ? lines[i] : (lines[i + 1] ?? "");
     if (indentOf(next) > 1 || !next.trim()) return Boolean(next.trim());
@@ -252,6 +248,8 @@ const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 3000;
 const SILENCE_MS = 45_000; // far more than the server's heartbeat
 
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 const lost = new Set();
 
 /** A line to the server that no lost connection ends, only `signal`. */
@@ -262,6 +260,7 @@ class Line {
     signal.addEventListener("abort", () => this.tell(true));
   }
 
+  /** Show whether any line waits for the server. */
   tell(connected) {
     const before = lost.size;
     if (connected) lost.delete(this);
@@ -275,11 +274,7 @@ class Line {
     this.tell(false);
     const ms = Math.max(this.waitMs * (0.75 + Math.random() / 2), atLeastMs);
     this.waitMs = Math.min(this.waitMs * 2, LONGEST_WAIT_MS);
-    await new Promise((resolve) => {
-      setTimeout(resolve, ms);
-      window.addEventListener("online", resolve, { once: true });
-      this.signal.addEventListener("abort", resolve, { once: true });
-    });
+    await pause(ms);
     this.signal.throwIfAborted();
   }
 
@@ -289,8 +284,8 @@ class Line {
     this.timer = setTimeout(() => this.connection.abort(), SILENCE_MS);
   }
 
-  /** The server's answer, however often it takes; "come back later" is none. */
-  async send(path, options = {}) {
+  /** What `read` makes of the server's answer, however often it takes to get one. */
+  async send(path, options, read) {
     for (;;) {
       let laterMs = 0;
       this.connection = new AbortController();
@@ -299,8 +294,9 @@ class Line {
         const signal = AbortSignal.any([this.signal, this.connection.signal]);
         const response = await fetch(path, { ...options, signal });
         if (!TRANSIENT.has(response.status)) {
+          const answer = await read(response);
           this.tell(true);
-          return response;
+          return answer;
         }
         laterMs = 1000 * Number(response.headers.get("Retry-After"));
       } catch {
@@ -310,19 +306,9 @@ class Line {
     }
   }
 
-  /** Status and JSON of an answer. */
-  async json(path, options) {
-    for (;;) {
-      const response = await this.send(path, options);
-      try {
-        return { status: response.status, body: await response.json() };
-      } catch (error) {
-        if (error instanceof SyntaxError) return { status: response.status, body: {} };
-        await this.wait();
-      } finally {
-        clearTimeout(this.timer);
-      }
-    }
+  json(path, options) {
+    const read = async (response) => ({ status: response.status, body: await response.json() });
+    return this.send(path, options, read);
   }
 
   async *frames(response) {
@@ -349,14 +335,14 @@ class Line {
     for (;;) {
       const resume = { headers: { "Last-Event-ID": `${run}.${seq}` } };
       const request = seq ? [`api/v1/runs/${run}/events`, resume] : [path, options];
-      const response = await this.send(...request);
+      const response = await this.send(...request, (answer) => answer);
       if (response.status !== 200) return response;
       for await (const { id, data } of this.frames(response)) {
         const [from, number] = id.split(".");
-        if (Number(number) !== seq + 1) continue; // seen before, or behind a hole
+        if (Number(number) <= seq) continue;
+        if (Number(number) > seq + 1) break; // a hole: ask for what is missing
         [run, seq, this.waitMs] = [from, seq + 1, FIRST_WAIT_MS];
         const event = JSON.parse(data);
-        if (event.type === "run-end") clearTimeout(this.timer);
         yield event;
         if (event.type === "run-end") return null;
       }
@@ -371,22 +357,21 @@ class Line {
 function sourceNode({ ordinal, document_name: name, document_id: id, url, text = "" }) {
   const passage = new Prose();
   passage.add(text);
-  const snippet = text.slice(0, 200).replace(/[\s>#*`|]+/g, " ");
-  const node = el(
-    "details",
-    { toggle: () => passage.draw() },
-    el(
-      "summary",
-      {},
-      el("span", { class: "ordinal" }, String(ordinal)),
-      el("span", { class: "name" }, name || id || url || say("untitled")),
-      el("span", { class: "snippet" }, snippet),
-    ),
-    passage.node,
+  passage.draw();
+  const snippet = text.slice(0, 200).replace(/^[\s>#*|-]+/gm, " ").replace(/[\s*`]+/g, " ");
+  const summary = el(
+    "summary",
+    {},
+    el("span", { class: "ordinal" }, String(ordinal)),
+    el("span", { class: "name" }, name || id || url || say("untitled")),
+    el("span", { class: "snippet" }, snippet),
   );
+  const node = el("details", {}, summary, passage.node);
   if (/^https?:\/\//i.test(url ?? "")) node.append(link(url, say("open")));
   return node;
 }
+
+const questionNode = (text) => el("p", { class: "question" }, text);
 
 class Answer {
   constructor(message) {
@@ -396,6 +381,7 @@ class Answer {
     this.reasoning = el("details", {}, el("summary", {}, say("reasoning")), this.thoughts);
     this.sources = el("section", { class: "sources", "aria-label": say("sources") });
     this.foot = el("footer");
+    this.items = new Map();
     const parts = [this.notices, this.reasoning, this.prose.node, this.sources, this.foot];
     this.node = el("article", { class: "answer", "aria-label": say("answer") }, ...parts);
     this.show(message);
@@ -414,6 +400,7 @@ class Answer {
   /** Take the next event of the run. */
   apply(event) {
     const { type, text, marks } = event;
+    if (text) this.step = "";
     if (type === "run-start") {
       this.show({ id: event.message_id, run_id: event.run_id, status: "streaming" });
     } else if (type === "text-delta") {
@@ -442,13 +429,15 @@ class Answer {
 
   /** Draw at the next frame, however many events come in until then. */
   changed() {
-    this.frame ??= requestAnimationFrame(() => keepAtEnd(() => this.draw()));
+    this.frame ??= requestAnimationFrame(() => {
+      const follows = isAtEnd();
+      this.draw();
+      if (follows) scrollToEnd();
+    });
   }
 
   draw() {
     this.frame = undefined;
-    this.prose.draw();
-    this.reasoning.hidden = !this.thoughts.hasChildNodes();
     const { references } = this.message;
     if (references !== this.drawn) {
       this.drawn = references;
@@ -456,12 +445,18 @@ class Answer {
       const items = Array.from(this.items.values(), (item) => el("li", {}, item));
       this.sources.replaceChildren(el("h2", {}, say("sources")), el("ol", {}, ...items));
       this.sources.hidden = items.length === 0;
+      for (const mark of this.node.querySelectorAll(".mark")) this.connect(mark);
     }
+    this.prose.draw();
+    this.reasoning.hidden = !this.thoughts.hasChildNodes();
+    const state = `${this.message.status} ${this.stopping} ${this.step}`;
+    if (state === this.state) return; // the dots would begin anew with every word
+    this.state = state;
     this.foot.replaceChildren(...(this.live ? [this.progress()] : this.ending()));
   }
 
   progress() {
-    const text = say(this.stopping ? "stopping" : this.step || "writing");
+    const text = this.stopping ? say("stopping") : this.step || say("writing");
     const dots = el("span", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
     return el("p", { class: "state" }, dots, text);
   }
@@ -486,32 +481,41 @@ class Answer {
   citation(ordinal, label) {
     const reveal = (event) => {
       event.preventDefault();
-      const item = this.items.get(ordinal);
-      if (!item) return;
-      item.open = true;
-      item.scrollIntoView({ block: "nearest" });
-      item.firstChild.focus({ preventScroll: true });
+      const source = this.items.get(ordinal);
+      if (!source) return;
+      source.open = true;
+      source.scrollIntoView({ block: "nearest" });
+      source.firstChild.focus({ preventScroll: true });
     };
-    const name = say("source", ordinal);
-    return el("a", { class: "mark", href: location.hash, "aria-label": name, click: reveal }, label);
+    const mark = el("a", { class: "mark", "data-ordinal": ordinal, click: reveal }, label);
+    this.connect(mark);
+    return mark;
+  }
+
+  /** Make a mark the link to its source; one that no source belongs to (yet) is only text. */
+  connect(mark) {
+    const { ordinal } = mark.dataset;
+    const source = this.items.get(Number(ordinal));
+    if (!source) return mark.removeAttribute("href");
+    mark.href = `#${session}`;
+    mark.title = source.querySelector(".name").textContent;
+    mark.setAttribute("aria-label", say("source", ordinal));
   }
 }
 
 // ---------------------------------------------------------------- the conversation
 
-const [scroll, messages, input] = [find("scroll"), find("messages"), find("question")];
+const [page, messages, input] = [find("page"), find("messages"), find("question")];
 
 let session = "";
 let view = new AbortController(); // ends all that belongs to the conversation on the page
 let current = null; // the answer that is being written
+let loading = false;
 
 const announce = (text) => (find("live").textContent = text);
 
-function keepAtEnd(draw) {
-  const atEnd = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 80;
-  draw();
-  if (atEnd) scroll.scrollTop = scroll.scrollHeight;
-}
+const isAtEnd = () => page.scrollHeight - page.scrollTop - page.clientHeight < 80;
+const scrollToEnd = () => (page.scrollTop = page.scrollHeight);
 
 function note(text = "") {
   find("note").textContent = text;
@@ -530,6 +534,7 @@ function leave() {
   view.abort();
   view = new AbortController();
   setCurrent(null);
+  loading = false;
 }
 
 /** Work for the conversation on the page, until it is done or left. */
@@ -540,17 +545,16 @@ function go(work) {
   });
 }
 
-const questionNode = (text) => el("p", { class: "question" }, text);
-
 function open(id) {
   leave();
   note();
+  showSide(false);
   if (id !== session || !id) messages.replaceChildren();
   session = id;
-  find("empty").hidden = Boolean(id);
-  document.body.classList.remove("side");
+  loading = Boolean(id);
+  find("empty").hidden = loading;
   listSessions();
-  return id ? go(load) : undefined;
+  return loading ? go(load) : undefined;
 }
 
 async function load(signal) {
@@ -558,26 +562,41 @@ async function load(signal) {
   const path = `api/v1/sessions/${encodeURIComponent(session)}/messages?limit=200`;
   for (let after = ""; after !== null; ) {
     const { status, body } = await line.json(after ? `${path}&after=${after}` : path);
-    if (status !== 200) return note(explain(status, body));
+    if (status !== 200) return cannotShow(explain(status, body));
     items.push(...body.items);
     after = body.next;
   }
-  const answers = items.filter(({ role }) => role !== "user").map((item) => new Answer(item));
-  const nodes = new Map(answers.map((answer) => [answer.message.id, answer.node]));
-  messages.replaceChildren(...items.map(({ id, content }) => nodes.get(id) ?? questionNode(content)));
+  const answers = [];
+  const nodes = items.map((item) => {
+    if (item.role === "user") return questionNode(item.content);
+    answers.push(new Answer(item));
+    return answers.at(-1).node;
+  });
+  messages.replaceChildren(...nodes);
   for (const answer of answers) answer.draw();
-  scroll.scrollTop = scroll.scrollHeight;
+  scrollToEnd();
+  loading = false;
   const live = answers.find((answer) => answer.live);
-  if (live) await follow(live, `api/v1/runs/${live.message.run_id}/events`);
+  if (live) await follow(live, signal, `api/v1/runs/${live.message.run_id}/events`);
+}
+
+/** Say why, and let the next question begin a new conversation. */
+function cannotShow(why) {
+  leave();
+  note(why);
+  messages.replaceChildren();
+  session = "";
+  find("empty").hidden = false;
 }
 
 /** Read an answer to its end. */
-async function follow(answer, path, options) {
+async function follow(answer, signal, path, options) {
   setCurrent(answer);
-  const events = new Line(view.signal).events(path, options);
+  const events = new Line(signal).events(path, options);
   for (;;) {
     const { value, done } = await events.next();
-    if (done && value) return refused(answer, value);
+    signal.throwIfAborted();
+    if (done && value) return refused(answer, signal, value);
     if (done) break;
     answer.apply(value);
     if (value.type === "run-start") started(answer, value.session_id);
@@ -595,20 +614,21 @@ function started(answer, id) {
 }
 
 /** The server has no stream for us: show what it has instead. */
-async function refused(answer, response) {
+async function refused(answer, signal, response) {
   if (answer.message.run_id) {
-    await new Promise((resolve) => setTimeout(resolve, 1000));
-    return load(view.signal);
+    await pause(LONGEST_WAIT_MS);
+    signal.throwIfAborted();
+    setCurrent(null);
+    return load(signal);
   }
   const body = await response.json().catch(() => ({}));
   answer.undo();
-  if (body.error?.code === "run_active") await open(session);
+  if (body.error?.code === "run_active") open(session);
   note(explain(response.status, body));
 }
 
-function explain(status, { error }) {
-  return WORDS[error?.code] ? say(error.code) : (error?.message ?? `HTTP ${status}`);
-}
+const explain = (status, { error }) =>
+  WORDS[error?.code] ? say(error.code) : (error?.message ?? `HTTP ${status}`);
 
 /** Show an answer that is asked for now; `undo` takes it back if it never begins. */
 function begin(path, body, show, undo) {
@@ -622,9 +642,10 @@ function begin(path, body, show, undo) {
   };
   show(answer.node);
   find("empty").hidden = true;
-  scroll.scrollTop = scroll.scrollHeight;
+  scrollToEnd();
   announce(say("writing"));
-  go(() => follow(answer, path, { method: "POST", headers, body: JSON.stringify(body) }));
+  const options = { method: "POST", headers, body: JSON.stringify(body) };
+  go((signal) => follow(answer, signal, path, options));
 }
 
 function ask(text) {
@@ -648,10 +669,7 @@ function askAgain({ message, node: old }) {
 function stop() {
   if (!current) return;
   const { run_id: run } = current.message;
-  if (!run && lost.size) {
-    current.undo();
-    return;
-  }
+  if (!run && lost.size) return current.undo();
   current.stopping = true; // without a run yet: as soon as there is one
   current.changed();
   if (run) go((signal) => new Line(signal).json(`api/v1/runs/${run}/cancel`, { method: "POST" }));
@@ -665,10 +683,12 @@ async function listSessions() {
   const { signal } = listing;
   const { body } = await new Line(signal).json("api/v1/sessions").catch(() => ({ body: {} }));
   if (signal.aborted || !body.items) return;
+  document.title = "Holdfast";
   const nodes = body.items.map(({ id, title, live_run_id: live }) => {
-    const here = id === session && "page";
-    const name = el("a", { href: `#${id}`, "aria-current": here }, title ?? say("untitled"));
-    return el("li", { class: live ? "live" : false }, name);
+    const [here, name] = [id === session, title ?? say("untitled")];
+    if (here) document.title = `${name} · Holdfast`;
+    const node = el("a", { href: `#${id}`, "aria-current": here && "page" }, name);
+    return el("li", { class: live ? "live" : false }, node);
   });
   find("sessions").replaceChildren(...nodes);
 }
@@ -677,25 +697,33 @@ async function listSessions() {
 
 function submit() {
   const text = input.value.trim();
-  if (!text || current) return;
+  if (!text || current || loading) return;
   input.value = "";
   ask(text);
 }
 
 function onKey(event) {
   if (event.key === "Escape") {
-    if (document.body.classList.contains("side")) toggleSide();
-    else stop();
+    if (!showSide(false)) stop();
   } else if (event.target === input && event.key === "Enter") {
-    if (event.shiftKey || event.isComposing) return; // a new line; a choice of the input method
+    // Shift begins a new line; 229 and isComposing are the choice in an input method.
+    if (event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     submit();
   }
 }
 
-function toggleSide() {
-  const shown = document.body.classList.toggle("side");
+/** Show or hide the list on narrow screens; tells whether that changed anything. */
+function showSide(shown) {
+  const before = document.body.classList.contains("side");
+  document.body.classList.toggle("side", shown);
   find("menu").setAttribute("aria-expanded", String(shown));
+  return before !== shown;
+}
+
+/** The button that had the focus is gone; on a touch screen the keyboard would pop up. */
+function focusInput() {
+  if (matchMedia("(hover: hover)").matches) input.focus();
 }
 
 function translate() {
@@ -710,17 +738,23 @@ function translate() {
   input.placeholder = say("ask");
 }
 
-const openFromAddress = () => open(decodeURIComponent(location.hash.slice(1)));
+const openFromAddress = () => open(location.hash.slice(1));
 
 translate();
 find("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-find("stop").addEventListener("click", stop);
-find("menu").addEventListener("click", toggleSide);
+find("stop").addEventListener("click", () => {
+  stop();
+  focusInput();
+});
+find("menu").addEventListener("click", () => showSide(true) || showSide(false));
 for (const sample of document.querySelectorAll(".samples button")) {
-  sample.addEventListener("click", () => ask(sample.textContent));
+  sample.addEventListener("click", () => {
+    ask(sample.textContent);
+    focusInput();
+  });
 }
 document.addEventListener("keydown", onKey);
 window.addEventListener("hashchange", openFromAddress);

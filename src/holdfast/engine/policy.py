@@ -49,5 +49,7 @@ def title_of(question: str) -> str:
     if len(line) <= TITLE_LENGTH:
         return line
     cut = line[:TITLE_LENGTH]
+    if line[TITLE_LENGTH] == " ":
+        return cut + "…"
     head, space, _ = cut.rpartition(" ")
     return (head if space and len(head) > TITLE_LENGTH // 2 else cut) + "…"

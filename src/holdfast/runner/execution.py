@@ -113,7 +113,21 @@ class Execution:
         self._end = self._told or end
         if self._consuming and self._task is not None:
             self._task.cancel()
+            self._close_in_time()
         return self._end is end
+
+    def _close_in_time(self) -> None:
+        """However long the upstream takes to hang up, its run ends."""
+        if self._closing is None:
+            loop = asyncio.get_running_loop()
+            self._closing = loop.call_later(CLOSE_TIMEOUT_S, self._close_late)
+
+    def _close_late(self) -> None:
+        logger.warning("the upstream of run %s does not hang up", self.run.id)
+        self._end = self._end or self._told
+        self._finish()
+        if self._task is not None:
+            self._task.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until the task is gone, too."""
@@ -123,7 +137,9 @@ class Execution:
     @property
     def state(self) -> State:
         """Where the run is in its life, as its readers may know it."""
-        return State.ENDED if self.log.ended else self.machine.state
+        if self.log.ended or self.machine.state is not State.ENDED:
+            return State.ENDED if self.log.ended else self.machine.state
+        return State.STREAMING if self.machine.arrived else State.CONNECTING
 
     # ------------------------------------------------------------------ the upstream
 
@@ -136,10 +152,15 @@ class Execution:
                 if history is not None:
                     self.ask = msgspec.structs.replace(self.ask, history=await history())
                 end = await self._upstream.answer(self.ask, self.exchange, self)
+                if self._told is not None and self._told.reason is not end.reason:
+                    end = self._told  # it did not listen
                 self._end = self._end or end
         except asyncio.CancelledError:
             task = self._task
-            if self._end is None or task is None or task.uncancel() > 0:
+            assert task is not None
+            if task.cancelling() == 0:
+                self.stop(UpstreamEnd(Reason.UPSTREAM_ERROR, error="the upstream gave up"))
+            elif self._end is None or task.uncancel() > 0:
                 raise
         except StoreUnavailable as error:
             self.stop(UpstreamEnd(Reason.STORAGE_ERROR, error=error.message))
@@ -152,15 +173,16 @@ class Execution:
             self._watch.cancel()
             if self._closing is not None:
                 self._closing.cancel()
-        if not self.given_up:
-            self._finish()
+        self._finish()
 
     def take(self, items: Sequence[Item]) -> UpstreamEnd | None:
         """See `Sink.take`."""
         assert self._watch is not None
         self._watch.touch()
-        if self._end is not None or self._told is not None:
-            return self._end or self._told
+        if self._end is not None and (self._sealed or self.given_up):
+            return self._end  # too late: the log has its last event
+        if self._told is not None:
+            return self._told
         events: list[Event] = []
         end: UpstreamEnd | None = None
         try:
@@ -173,10 +195,8 @@ class Execution:
             if events:
                 self._append(events)
         if end is not None:
-            # An upstream that has said all may close slowly or badly: that changes nothing.
             self._told = end
-            loop = asyncio.get_running_loop()
-            self._closing = loop.call_later(CLOSE_TIMEOUT_S, self.stop, end)
+            self._close_in_time()
         return end
 
     def _append(self, events: Sequence[Event]) -> None:
@@ -197,6 +217,8 @@ class Execution:
         """See `Sink.room`."""
         while self.is_full():
             await self._room.wait()
+        if self._watch is not None:
+            self._watch.touch()  # while it was not read it could not be silent
 
     def _over_limit(self, event: Event) -> UpstreamEnd | None:
         """The run's end if this event would break a limit; such an event is left out."""
@@ -205,7 +227,7 @@ class Execution:
         if kind is TextDelta or kind is ReasoningDelta or kind is TextReplace:
             text: str = event.text  # type: ignore[union-attr]
             size = len(text) if text.isascii() else len(text.encode())
-            self._answer_bytes += size
+            self._answer_bytes = size + (0 if kind is TextReplace else self._answer_bytes)
         elif kind is References:
             return None  # bounded by number and size where they are made
         else:
@@ -226,6 +248,8 @@ class Execution:
 
     def _finish(self) -> None:
         """Decide the outcome and hand the final message to the group commit."""
+        if self._sealed or self.given_up:
+            return
         assert self._end is not None
         run_end = self.machine.end(self._end)
         self.log.append([run_end])

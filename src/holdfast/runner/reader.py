@@ -6,6 +6,8 @@ wait to be woken. The reader subscribes before it reads, so nothing falls in bet
 it has is never given again.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 
 from holdfast.errors import HoldfastError, NotFound
@@ -14,6 +16,8 @@ from holdfast.live.run_log import RunLog
 from holdfast.live.wake import Wake
 from holdfast.store.port import Store
 
+POLL_S = 1.0
+"""How often the store is looked at for a run that nobody here rings for."""
 PAGE_ENTRIES = 500
 """How many entries are given at once: a reader far behind must not hold the loop."""
 
@@ -96,9 +100,17 @@ class Reader:
         elif not entries and log is not None and log.broken:
             raise ReaderBroken("the answer cannot be saved at the moment; resume later")
         if not entries:
-            await self.wake.wait()
+            if log is not None:
+                await self.wake.wait()
+            else:
+                await self._look_again()
             return self.poll() or []
         return self._take(entries[:PAGE_ENTRIES])
+
+    async def _look_again(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(POLL_S):
+                await self.wake.wait()
 
     def _take(self, entries: list[Entry]) -> list[Entry]:
         if entries:

@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.engine.fold import Fold
 from holdfast.engine.run import UpstreamEnd, decide
-from holdfast.events import Reason, encode
+from holdfast.events import Entry, Reason, encode, join_log
 from holdfast.store.port import Append, FinishRun, RunRecord, Store
 
 logger = logging.getLogger(__name__)
@@ -51,19 +51,32 @@ async def ending(store: Store, run: RunRecord, end: UpstreamEnd, at: int) -> Fin
         StoreUnavailable: The store does not answer.
     """
     fold = Fold()
-    seq = 0
-    while True:
-        try:
-            page = await store.read_log(run.id, seq)
-        except msgspec.MsgspecError:
-            logger.exception("the journal of run %s is damaged after event %d", run.id, seq)
-            break
-        if page is None or not page.entries:
-            break
-        for entry in page.entries:
+    log: list[Entry] = []
+    while entries := await _next_page(store, run.id, len(log)):
+        for entry in entries:
             fold.add(entry.event)
-        seq = page.entries[-1].seq
+        log += entries
     run_end = decide(end, fold.arrived)
     fold.add(run_end)
-    append = Append(run.id, seq + 1, seq + 1, encode(run_end) + b"\n")
-    return FinishRun(run.id, run.message_id, append, fold.answer(), ended_at=at)
+    last = Entry(len(log) + 1, run_end, encode(run_end))
+    return FinishRun(
+        run.id,
+        run.message_id,
+        append=Append(run.id, last.seq, last.seq, join_log([last])),
+        answer=fold.answer(),
+        ended_at=at,
+        log=join_log([*log, last]),
+    )
+
+
+async def _next_page(store: Store, run_id: str, after: int) -> list[Entry]:
+    """The next entries; of a damaged journal those before the damage."""
+    for limit in (1000, 1):
+        try:
+            page = await store.read_log(run_id, after, limit)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            damage = error
+            continue
+        return page.entries if page is not None else []
+    logger.error("the journal of run %s is damaged after event %d: %s", run_id, after, damage)
+    return []

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import anyio
 import msgspec
 
 from holdfast import ids
@@ -23,14 +24,16 @@ from holdfast.errors import (
     NotFound,
     RunActive,
     StoreError,
+    StoreUnavailable,
     TooLarge,
 )
 from holdfast.events import Entry, Reason, RunStart, encode
+from holdfast.live.wake import Wake
 from holdfast.runner import recovery
 from holdfast.runner.execution import Execution, History
 from holdfast.runner.health import HealthBoard
 from holdfast.runner.reader import Reader
-from holdfast.runner.router import Router
+from holdfast.runner.router import Route, Router
 from holdfast.runner.snapshot import answer_so_far, with_answer
 from holdfast.settings import Settings
 from holdfast.store.group_commit import GroupCommit
@@ -51,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 BUSY_TRIES = 5
 """How often `on_busy = "cancel"` stops a live run that came in between."""
+RESCUE_PAUSES_S = (0.05, 0.2, 1.0, 5.0, 30.0)
+"""Pauses between tries to end a run that the store refused."""
 END_TIMEOUT_S = 10.0
 """How long a cancel waits for the run's end to be committed before it answers anyway."""
 
@@ -103,6 +108,8 @@ class Supervisor:
         self.draining = False
         self._health = HealthBoard(upstreams)
         self._now = now
+        self._asking = 0
+        self._asked = Wake()
         self._live: dict[str, Execution] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -114,8 +121,8 @@ class Supervisor:
         Raises:
             HoldfastError: What `Store.open` and the upstreams raise.
         """
-        await self.store.open()
         try:
+            await self.store.open()
             recovered = await recovery.recover(self.store, self._now)
             if recovered:
                 logger.warning("recovered %d runs of an earlier process", recovered)
@@ -129,26 +136,30 @@ class Supervisor:
     async def drain(self, grace_s: float) -> None:
         """Take no more questions; let live runs finish for `grace_s` seconds, then end them."""
         self.draining = True
+        while self._asking:
+            await self._asked.wait()
         if self._live and grace_s > 0:
             waits = [asyncio.ensure_future(run.over.wait()) for run in self._live.values()]
             _, late = await asyncio.wait(waits, timeout=grace_s)
             for wait in late:
                 wait.cancel()
         end = UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down")
-        for execution in tuple(self._live.values()):
+        left = tuple(self._live.values())
+        for execution in left:
             execution.stop(end)
-            await self._ended(execution)
+        await asyncio.gather(*(self._ended(execution) for execution in left))
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Drain, save what is pending, and let go of everything."""
         await self.drain(grace_s)
         await self.commits.close()
-        for execution in tuple(self._live.values()):
-            await execution.wait_closed()
         if self._tasks:
             await asyncio.wait(self._tasks)
         for upstream in self.upstreams.values():
-            await upstream.close()
+            try:
+                await upstream.close()
+            except Exception:
+                logger.exception("the upstream %s could not be closed", upstream.name)
         await self.store.close()
 
     @property
@@ -194,30 +205,36 @@ class Supervisor:
         if self.draining:
             raise Draining("the server is shutting down; ask again in a moment")
         self._check(question)
-        return await self._ask(question, upstream)
+        if upstream is not None:
+            return await self._ask(question, Route(upstream, "given by the application"))
+        return await self._ask(question, self.router.route(question.upstream))
 
     def _check(self, question: Question) -> None:
         if not question.message.strip():
             raise BadRequest("the message is empty")
-        size = len(question.message.encode("utf-8", "surrogatepass"))
+        try:
+            size = len(question.message.encode())
+        except UnicodeEncodeError:
+            raise BadRequest("the message holds half of a surrogate pair") from None
         bound = self.settings.limits.question_bytes
         if size > bound:
             raise TooLarge(f"the message has {size} bytes; at most {bound} are allowed")
 
-    async def _ask(self, question: Question, upstream: Upstream | None) -> RunCreated:
-        reason = "given by the application"
-        if upstream is None:
-            upstream, reason = self.router.route(question.upstream)
-        question = await self._find_session(question)
-        write, start = self._prepare(question, upstream, reason)
+    async def _ask(self, question: Question, route: Route) -> RunCreated:
+        self._asking += 1
         try:
-            return await self._create(question, write, start, upstream)
+            question = await self._find_session(question)
+            write, start = self._prepare(question, *route)
+            return await self._create(question, write, start, route.upstream)
         except StoreError:
             # Two first questions with the same session key: the other one has created it.
             found = await self._find_session(question)
             if found is question:
                 raise
-            return await self._ask(found, upstream)
+            return await self._ask(found, route)
+        finally:
+            self._asking -= 1
+            self._asked.ring()
 
     async def _find_session(self, question: Question) -> Question:
         """Replace a session key by the session that it names, if there is one by now."""
@@ -376,11 +393,17 @@ class Supervisor:
     async def _rescue(self, run: RunRecord) -> None:
         """End a run that the store refused, from what is stored of it."""
         end = UpstreamEnd(Reason.STORAGE_ERROR, error="a part of the answer could not be saved")
-        try:
-            write = await recovery.ending(self.store, run, end, self._now())
-            await self.commits.submit(write)
-        except HoldfastError as error:
-            logger.error("run %s stays open until the next start: %s", run.id, error)
+        for pause_s in RESCUE_PAUSES_S:
+            try:
+                write = await recovery.ending(self.store, run, end, self._now())
+                await self.commits.submit(write)
+                return
+            except StoreUnavailable:
+                await anyio.sleep(pause_s)
+            except HoldfastError as error:
+                logger.error("run %s cannot be ended: %s", run.id, error)
+                break
+        logger.error("run %s stays open until the next start", run.id)
 
     # ------------------------------------------------------------------ stopping
 

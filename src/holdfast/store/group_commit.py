@@ -153,10 +153,16 @@ class GroupCommit:
             if self._closing and not self._dirty and not self._callers:
                 return
 
-    def _take(self) -> list[_Job]:
+    def _take(self, unsettled: Sequence[_Job] = ()) -> list[_Job]:
+        """All that is pending, but not from runs whose last write is not settled yet."""
         jobs, self._callers = self._callers, []
         dirty, self._dirty = self._dirty, []
+        busy = {id(job.target) for job in unsettled}
         for source in dirty:
+            if id(source) in busy:
+                self._dirty.append(source)
+                self._wake.set()
+                continue
             try:
                 write = source.pending()
             except Exception:
@@ -198,7 +204,7 @@ class GroupCommit:
                 break
             await self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             self._refuse_callers()
-            jobs += self._take()
+            jobs += self._take(jobs)
             if self.healthy:
                 told = 0
             elif loop.time() >= patience_ends:

@@ -43,16 +43,18 @@ def ended_log(connection: Connection, run_id: str, after: int, limit: int) -> Lo
     row = _row(connection, sql.RUN_LOG, run_id=run_id)
     if row is None:
         return None
-    entries = split_log(zlib.decompress(row["payload"]), 1)[after : after + limit]
+    entries = split_log(zlib.decompress(row["payload"]), 1, after, limit)
     return LogPage(entries, ended=True, last_seq=row["last_seq"])
 
 
-def journal_entries(connection: Connection, ids: Sequence[int], after: int) -> list[Entry]:
-    """The entries with seq > `after` of the journal rows `ids`, which belong to one run."""
+def journal_entries(
+    connection: Connection, ids: Sequence[int], after: int, limit: int
+) -> list[Entry]:
+    """At most `limit` entries with seq > `after` of the journal rows `ids`, which are one run's."""
     entries: list[Entry] = []
     for row in _rows(connection, sql.JOURNAL_PAYLOADS, ids=ids):
-        entries += split_log(row["payload"], row["first_seq"])
-    return [entry for entry in entries if entry.seq > after]
+        entries += split_log(row["payload"], row["first_seq"], after, limit - len(entries))
+    return entries
 
 
 def live_runs(connection: Connection) -> list[tuple[RunRecord, bool]]:

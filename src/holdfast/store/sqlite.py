@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,12 +165,13 @@ class SqliteStore(Store):
     ) -> LogPage | None:
         rows = self._index.rows.get(run_id)
         if rows:
-            wanted = [(last, row_id) for last, row_id in list(rows) if last > after]
             last_seq = rows[-1][0]
-            ids = [row_id for _, row_id in wanted[:limit]]
-            entries = reads.journal_entries(connection, ids, after)
+            place = bisect_right(rows, after, key=_last_seq)
+            end = bisect_left(rows, min(after + limit, last_seq), key=_last_seq) + 1
+            ids = [row_id for _, row_id in rows[place:end]]
+            entries = reads.journal_entries(connection, ids, after, limit)
             # Fewer than the index said: the run ended in between and its rows are gone.
-            if not wanted or (entries and entries[-1].seq == wanted[: len(ids)][-1][0]):
+            if len(entries) == max(0, min(limit, last_seq - after)):
                 return LogPage(entries, ended=False, last_seq=last_seq)
         return reads.ended_log(connection, run_id, after, limit)
 
@@ -217,6 +219,10 @@ class SqliteStore(Store):
     async def list_turns(self, session_id: str, before: str, limit: int) -> list[Turn]:
         """See `Store.list_turns`."""
         return await self._read(reads.list_turns, session_id, before, limit)
+
+
+def _last_seq(row: tuple[int, int]) -> int:
+    return row[0]
 
 
 def _begin(connection: Connection) -> None:

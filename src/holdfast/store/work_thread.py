@@ -22,7 +22,13 @@ class WorkThread:
             job()
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
-        """Call `function` in the thread, after everything that was asked before."""
+        """Call `function` in the thread, after everything that was asked before.
+
+        Raises:
+            RuntimeError: The thread was closed.
+        """
+        if self.closed:
+            raise RuntimeError("the thread was closed")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Any] = loop.create_future()
 

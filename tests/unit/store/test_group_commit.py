@@ -445,3 +445,30 @@ async def test_closing_twice_or_without_a_start_is_harmless(store: ScriptedStore
     await commits.close()
     await asyncio.wait_for(commits.close(), GIVE_UP_S)
     await GroupCommit(store, now=lambda: 1).close()
+
+
+# ------------------------------------------------------------------------------ taking note
+
+
+async def test_the_result_is_noted_even_if_the_caller_has_left(
+    commits: GroupCommit, store: ScriptedStore
+) -> None:
+    """A question that is committed must be executed, whoever cancelled the request."""
+    noted: list[Any] = []
+    store.gate.clear()
+    store.script.append(lambda writes: ["stored"])
+    caller = asyncio.create_task(commits.submit(RequestCancel("r"), noted.append))
+    await store.begun(1)
+    caller.cancel()
+    store.gate.set()
+    await commits.submit(RequestCancel("next"))
+    assert noted == ["stored"]
+
+
+async def test_a_note_that_cannot_be_taken_does_not_cost_the_caller_his_result(
+    commits: GroupCommit, store: ScriptedStore
+) -> None:
+    store.script.append(lambda writes: ["stored"])
+    assert await asyncio.wait_for(commits.submit(RequestCancel("r"), _broken), GIVE_UP_S) == (
+        "stored"
+    )

@@ -1,0 +1,325 @@
+"""What readers, questions and runs meet when the database takes no writes."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from tests.support.raw_client import EventStream, Reply
+from tests.support.server import Deployment
+from tests.support.upstream_server import Wire, completion, completion_chunk
+
+Failure: TypeAlias = Callable[[Deployment], AbstractContextManager[None]]
+PATIENT = {"store_patience_s": 60.0}
+IMPATIENT = {"store_patience_s": 0.5}
+FAST = {"heartbeat_s": 0.05}
+
+
+@pytest.fixture
+async def patient(tmp_path: Path) -> AsyncIterator[Deployment]:
+    async with Deployment(tmp_path, storage=PATIENT, stream=FAST) as site:
+        yield site
+
+
+@pytest.fixture
+async def impatient(tmp_path: Path) -> AsyncIterator[Deployment]:
+    async with Deployment(tmp_path, storage=IMPATIENT, stream=FAST) as site:
+        yield site
+
+
+@contextmanager
+def locked(site: Deployment) -> Iterator[None]:
+    """The file, locked by another process: this one."""
+    connection = sqlite3.connect(site.server.database, isolation_level=None, timeout=10)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+    finally:
+        connection.close()
+
+
+@contextmanager
+def no_room(site: Deployment) -> Iterator[None]:
+    """No file of the server may be written beyond its first page."""
+    limits = resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE, limits)
+
+
+@contextmanager
+def full_disk(site: Deployment) -> Iterator[None]:
+    """The server's own small disk, filled up."""
+    folder = Path(f"/proc/{site.server.pid}/root{site.server.folder}/disk")
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+FAILURES: list[Failure] = [locked, no_room]
+
+
+async def heartbeats(stream: EventStream, count: int) -> None:
+    """Read so many comments, with no event in between."""
+    for _ in range(count):
+        frame = await stream.next()
+        assert frame is not None
+        assert frame.is_comment, frame
+
+
+def refused(reply: Reply) -> None:
+    reply.refused(503, "store_unavailable")
+    assert int(reply.headers["retry-after"]) > 0
+
+
+class Halved:
+    """A run that stands after `Half`; the rest of its answer comes when `gate` is set."""
+
+    def __init__(self, site: Deployment) -> None:
+        self.gate = asyncio.Event()
+        self.question = site.answers(
+            completion_chunk(content="Half"), self.gate, *completion(" whole.")
+        )
+
+
+class TestForAShortTime:
+    @pytest.mark.parametrize("failure", FAILURES)
+    async def test_p2_readers_get_heartbeats_and_no_text_and_then_the_rest(
+        self, failure: Failure, patient: Deployment
+    ) -> None:
+        site, halved = patient, Halved(patient)
+        async with site.ask(halved.question) as stream:
+            await stream.read_text("Half")
+            with failure(site):
+                halved.gate.set()
+                await site.server.becomes("/readyz", 503)
+                await heartbeats(stream, 5)
+                refused(await site.server.post("/api/v1/runs", {"message": "And?"}))
+                refused(await site.server.post("/api/v1/sessions", {"title": "x"}))
+                assert (await site.server.get("/healthz")).status == 200
+            await site.server.becomes("/readyz", 200)
+            await stream.rest()
+        assert stream.end["outcome"] == "completed"
+        assert stream.text == "Half whole."
+        assert await site.server.log_of(stream.run_id) == stream.log
+        assert (await site.asked("And?"))["run"]["outcome"] == "completed"
+
+    async def test_p2_nothing_that_is_not_committed_is_shown_in_any_form(
+        self, patient: Deployment
+    ) -> None:
+        site, halved = patient, Halved(patient)
+        async with site.ask(halved.question) as stream:
+            await stream.read_text("Half")
+            run, session = stream.run_id, stream.session_id
+            with locked(site):
+                halved.gate.set()
+                await site.server.becomes("/readyz", 503)
+                await heartbeats(stream, 5)  # by now the upstream has come to its end
+                found = await site.server.run(run)
+                single = (await site.server.get(f"/api/v1/messages/{stream.message_id}")).json
+                listed = await site.server.get(f"/api/v1/sessions/{session}/messages")
+                of_session = (await site.server.get(f"/api/v1/sessions/{session}")).json
+                async with site.server.stream("GET", f"/api/v1/runs/{run}/events") as joined:
+                    await joined.read_text("Half")
+                    await heartbeats(joined, 3)
+            await stream.rest()
+        for message in (found["message"], single, listed.json["items"][1]):
+            assert (message["content"], message["status"]) == ("Half", "streaming")
+            assert message["outcome"] is message["completed_at"] is None
+        assert found["run"]["status"] == "streaming"
+        assert found["run"]["outcome"] is None
+        assert found["run"]["cursor"] == f"{run}.2"
+        assert of_session["live_run_id"] == run
+
+    async def test_p10_a_cancel_closes_the_upstream_at_once(self, patient: Deployment) -> None:
+        site = patient
+        question = site.answers(completion_chunk(content="Half"), Wire.STALL)
+        async with site.ask(question) as stream:
+            await stream.read_text("Half")
+            with locked(site):
+                path = f"/api/v1/runs/{stream.run_id}/cancel"
+                cancelling = asyncio.create_task(site.server.post(path))
+                await site.upstream.client_left()
+            reply = await cancelling
+            await stream.rest()
+        assert stream.end["outcome"] == reply.json["run"]["outcome"] == "cancelled"
+        assert reply.json["message"]["content"] == "Half"
+
+    async def test_p6_the_upstream_is_not_read_beyond_what_may_wait(self, tmp_path: Path) -> None:
+        async with Deployment(
+            tmp_path,
+            storage=PATIENT,
+            stream=FAST,
+            limits={"unsaved_bytes": 100_000, "answer_bytes": 40_000_000},
+            runs={"idle_timeout_s": 0.3, "first_byte_timeout_s": 0.3},
+        ) as site:
+            gate = asyncio.Event()
+            piece = b"".join([completion_chunk(content="x" * 1_000)] * 100)
+            question = site.answers(
+                completion_chunk(content="Half"), gate, *[piece] * 300, *completion()
+            )
+            async with site.ask(question) as stream:
+                await stream.read_text("Half")
+                before = site.server.reset_peak_memory()
+                with locked(site):
+                    gate.set()
+                    await site.server.becomes("/readyz", 503)
+                    await heartbeats(stream, 12)  # longer than the idle time-out: excused
+                    assert site.upstream.played == 0
+                    assert site.server.peak_memory - before < 10_000_000
+                log = await stream.rest_as_bytes()
+            assert log.count(b"\nevent: text-delta\n") == 30_000
+            assert log.endswith(b'"outcome":"completed","finish":"stop"}\n\n')
+
+
+async def seen_is_stored(site: Deployment, stream: EventStream) -> None:
+    """Check that what a reader saw is the beginning of what is stored."""
+    log = await site.server.log_of(stream.run_id)
+    assert log.startswith(stream.log)
+    path = f"/api/v1/runs/{stream.run_id}/events"
+    cursor = stream.frames[-1].id
+    async with site.server.stream("GET", path, Last_Event_ID=cursor) as resumed:
+        await resumed.rest()
+    assert stream.log + resumed.log == log
+
+
+async def gives_up(site: Deployment, failure: Failure) -> None:
+    """What must happen when the store fails for longer than the patience."""
+    halved = Halved(site)
+    waiting = Halved(site)
+    body = {"message": waiting.question, "stream": False}
+    async with site.ask(halved.question) as stream:
+        await stream.read_text("Half")
+        waited = asyncio.create_task(site.server.post("/api/v1/runs", body))
+        await site.upstream.asked(2)
+        stalled = site.answers(completion_chunk(content="Silent"), Wire.STALL)
+        async with site.ask(stalled) as silent:
+            await silent.read_text("Silent")
+            with failure(site):
+                halved.gate.set()
+                waiting.gate.set()
+                assert await stream.broken() == []
+                refused(await waited)
+                refused(await site.server.post("/api/v1/runs", {"message": "And?"}))
+                assert (await site.server.get("/readyz")).status == 503
+                assert (await site.server.get("/healthz")).status == 200
+                found = await site.server.run(stream.run_id)
+                assert found["message"]["content"] == "Half"
+                assert found["message"]["status"] == "streaming"
+            await site.server.becomes("/readyz", 200)
+            ended = await site.server.ended(stream.run_id)
+            assert ended["run"]["reason"] == ended["message"]["reason"] == "storage_error"
+            assert ended["run"]["outcome"] == "interrupted"
+            assert ended["message"]["status"] == "partial"
+            assert ended["message"]["content"] in ("Half", "Half whole.")
+            await seen_is_stored(site, stream)
+            await site.server.post(f"/api/v1/runs/{silent.run_id}/cancel")
+            await silent.rest()
+    assert (await site.asked("And?"))["run"]["outcome"] == "completed"
+
+
+class TestForTooLong:
+    @pytest.mark.parametrize("failure", FAILURES)
+    async def test_p2_p3_readers_are_cut_off_and_runs_end_when_the_store_is_back(
+        self, failure: Failure, impatient: Deployment
+    ) -> None:
+        await gives_up(impatient, failure)
+
+    @pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount a disk"
+    )
+    async def test_p2_p3_a_full_disk_is_no_different(self, tmp_path: Path) -> None:
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        mount = 'mount -t tmpfs -o size=2m tmpfs "$0" && exec "$@"'
+        async with Deployment(
+            tmp_path,
+            prefix=["unshare", "-m", "sh", "-c", mount, str(disk)],
+            storage={"url": f"sqlite:///{disk}/chat.db", **IMPATIENT},
+            stream=FAST,
+        ) as site:
+            await gives_up(site, full_disk)
+
+    async def test_the_upstream_is_closed(self, impatient: Deployment) -> None:
+        site, gate = impatient, asyncio.Event()
+        question = site.answers(
+            completion_chunk(content="Half"), gate, completion_chunk(content="!"), Wire.STALL
+        )
+        async with site.ask(question) as stream:
+            await stream.read_text("Half")
+            with locked(site):
+                gate.set()
+                await site.upstream.client_left()
+                assert await stream.broken() == []
+            ended = await site.server.ended(stream.run_id)
+        assert ended["run"]["reason"] == "storage_error"
+        await seen_is_stored(site, stream)
+
+    async def test_p3_twenty_runs_end_alike(self, impatient: Deployment) -> None:
+        site, halves = impatient, [Halved(impatient) for _ in range(20)]
+        async with contextlib.AsyncExitStack() as stack:
+            asking = [site.ask(halved.question) for halved in halves]
+            streams = [await stack.enter_async_context(one) for one in asking]
+            for stream in streams:
+                await stream.read_text("Half")
+            with locked(site):
+                for halved in halves:
+                    halved.gate.set()
+                assert [await stream.broken() for stream in streams] == [[]] * 20
+            for stream in streams:
+                ended = await site.server.ended(stream.run_id)
+                assert ended["run"]["reason"] == "storage_error"
+                await seen_is_stored(site, stream)
+
+    async def test_p2_p3_a_kill_in_the_middle_of_it_loses_nothing_that_was_seen(
+        self, impatient: Deployment
+    ) -> None:
+        site, halved = impatient, Halved(impatient)
+        async with site.ask(halved.question) as stream:
+            await stream.read_text("Half")
+            with locked(site):
+                halved.gate.set()
+                assert await stream.broken() == []
+                site.server.signal(signal.SIGKILL)
+                await site.server.exit()
+        await site.restart()
+        ended = await site.server.run(stream.run_id)
+        assert (ended["run"]["outcome"], ended["run"]["reason"]) == ("interrupted", "server_crash")
+        assert ended["message"]["content"] == "Half"
+        await seen_is_stored(site, stream)
+
+    async def test_a_shutdown_in_the_middle_of_it_does_not_take_longer_for_every_run(
+        self, tmp_path: Path
+    ) -> None:
+        server = {"shutdown_grace_s": 0.1}
+        async with Deployment(tmp_path, storage=IMPATIENT, server=server) as site:
+            halves = [Halved(site) for _ in range(6)]
+            async with contextlib.AsyncExitStack() as stack:
+                asking = [site.ask(halved.question) for halved in halves]
+                streams = [await stack.enter_async_context(one) for one in asking]
+                for stream in streams:
+                    await stream.read_text("Half")
+                with locked(site):
+                    site.server.signal(signal.SIGTERM)
+                    await site.server.exit()
+            await site.restart()
+            for stream in streams:
+                message = (await site.server.run(stream.run_id))["message"]
+                assert (message["content"], message["status"]) == ("Half", "partial")
+                await seen_is_stored(site, stream)
