@@ -21,10 +21,6 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deploy
         yield site
 
 
-def deep(levels: int) -> bytes:
-    return b'{"message": "Hi", "metadata": {"a": ' + b"[" * levels + b"]" * levels + b"}}"
-
-
 NO_JSON = [
     *(b"", b" ", b"hello", b"{", b'{"message": "Hi"', b'{"message": "Hi"}}', b"{'message': 'Hi'}"),
     *(b'{"message": "Hi",}', b'{"message": "Hi" "stream": true}', b"\xef\xbb\xbf{}", b"\x00"),
@@ -71,16 +67,12 @@ class TestBodies:
         assert name in reply.refused(400, "bad_request")["message"]
         assert len(site.upstream.requests) == asked
 
-    @pytest.mark.parametrize("levels", [500, 5_000, NEST])
+    @pytest.mark.parametrize("levels", [5_000, NEST])
     async def test_that_are_nested_deeply_are_400(self, levels: int, site: Deployment) -> None:
-        for path in ("/api/v1/runs", "/api/v1/sessions"):
-            body = (
-                deep(levels)
-                if path.endswith("runs")
-                else deep(levels).replace(b'"message": "Hi", ', b"")
-            )
-            reply = await site.server.post(path, body)
-            assert reply.status == 400 or (levels == 500 and reply.status in (200, 201)), reply
+        deep = b'"metadata": {"a": ' + b"[" * levels + b"]" * levels + b"}"
+        for path, start in (("/api/v1/runs", b'"message": "Hi", '), ("/api/v1/sessions", b"")):
+            reply = await site.server.post(path, b"{" + start + deep + b"}")
+            reply.refused(400, "bad_request")
 
     @pytest.mark.parametrize("number", ["1e400", "1" * 400, "-" + "9" * 25, "1.5e-400", "1e308"])
     async def test_with_numbers_of_any_size_are_answered(

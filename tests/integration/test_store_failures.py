@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.raw_client import EventStream, Reply
 from tests.support.server import Deployment
-from tests.support.upstream_server import Wire, completion, completion_chunk
+from tests.support.upstream_server import Step, Wire, completion, completion_chunk
 
 Failure: TypeAlias = Callable[[Deployment], AbstractContextManager[None]]
 PATIENT = {"store_patience_s": 60.0}
@@ -24,15 +24,17 @@ IMPATIENT = {"store_patience_s": 0.5}
 FAST = {"heartbeat_s": 0.05}
 
 
-@pytest.fixture
-async def patient(tmp_path: Path) -> AsyncIterator[Deployment]:
-    async with Deployment(tmp_path, storage=PATIENT, stream=FAST) as site:
+@pytest.fixture(scope="module")
+async def patient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
+    folder = tmp_path_factory.mktemp("patient")
+    async with Deployment(folder, storage=PATIENT, stream=FAST) as site:
         yield site
 
 
-@pytest.fixture
-async def impatient(tmp_path: Path) -> AsyncIterator[Deployment]:
-    async with Deployment(tmp_path, storage=IMPATIENT, stream=FAST) as site:
+@pytest.fixture(scope="module")
+async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
+    folder = tmp_path_factory.mktemp("impatient")
+    async with Deployment(folder, storage=IMPATIENT, stream=FAST) as site:
         yield site
 
 
@@ -89,13 +91,12 @@ def refused(reply: Reply) -> None:
 
 
 class Halved:
-    """A run that stands after `Half`; the rest of its answer comes when `gate` is set."""
+    """A run that stands after `Half`; more of its answer comes when `gate` is set."""
 
-    def __init__(self, site: Deployment) -> None:
+    def __init__(self, site: Deployment, *, ends: bool = True) -> None:
         self.gate = asyncio.Event()
-        self.question = site.answers(
-            completion_chunk(content="Half"), self.gate, *completion(" whole.")
-        )
+        rest = completion(" whole.") if ends else [completion_chunk(content=" more"), Wire.STALL]
+        self.question = site.answers(completion_chunk(content="Half"), self.gate, *rest)
 
 
 class TestForAShortTime:
@@ -147,15 +148,36 @@ class TestForAShortTime:
         assert found["run"]["cursor"] == f"{run}.2"
         assert of_session["live_run_id"] == run
 
+    async def test_p2_pieces_that_come_one_by_one_meanwhile_are_all_there_in_order(
+        self, patient: Deployment
+    ) -> None:
+        site, gates = patient, [asyncio.Event() for _ in range(6)]
+        pieces: list[Step] = [completion_chunk(content="Half")]
+        for n, gate in enumerate(gates):
+            pieces += [gate, completion_chunk(content=f" {n}")]
+        async with site.ask(site.answers(*pieces, *completion())) as stream:
+            await stream.read_text("Half")
+            with locked(site):
+                for gate in gates:
+                    gate.set()
+                    await heartbeats(stream, 3)
+            await stream.rest()
+        assert stream.text == "Half 0 1 2 3 4 5"
+        seqs = [int(frame.id.rpartition(".")[2]) for frame in stream.frames]
+        assert seqs == list(range(1, len(seqs) + 1))
+        assert await site.server.log_of(stream.run_id) == stream.log
+        assert (await site.server.run(stream.run_id))["message"]["content"] == stream.text
+
     async def test_p10_a_cancel_closes_the_upstream_at_once(self, patient: Deployment) -> None:
         site = patient
         question = site.answers(completion_chunk(content="Half"), Wire.STALL)
         async with site.ask(question) as stream:
             await stream.read_text("Half")
+            left = site.upstream.closed_early
             with locked(site):
                 path = f"/api/v1/runs/{stream.run_id}/cancel"
                 cancelling = asyncio.create_task(site.server.post(path))
-                await site.upstream.client_left()
+                await site.upstream.client_left(left + 1)
             reply = await cancelling
             await stream.rest()
         assert stream.end["outcome"] == reply.json["run"]["outcome"] == "cancelled"
@@ -201,13 +223,12 @@ async def seen_is_stored(site: Deployment, stream: EventStream) -> None:
 
 async def gives_up(site: Deployment, failure: Failure) -> None:
     """What must happen when the store fails for longer than the patience."""
-    halved = Halved(site)
-    waiting = Halved(site)
+    halved, waiting = Halved(site, ends=False), Halved(site, ends=False)
     body = {"message": waiting.question, "stream": False}
     async with site.ask(halved.question) as stream:
         await stream.read_text("Half")
         waited = asyncio.create_task(site.server.post("/api/v1/runs", body))
-        await site.upstream.asked(2)
+        await site.upstream.asked(len(site.upstream.requests) + 1)
         stalled = site.answers(completion_chunk(content="Silent"), Wire.STALL)
         async with site.ask(stalled) as silent:
             await silent.read_text("Silent")
@@ -227,7 +248,7 @@ async def gives_up(site: Deployment, failure: Failure) -> None:
             assert ended["run"]["reason"] == ended["message"]["reason"] == "storage_error"
             assert ended["run"]["outcome"] == "interrupted"
             assert ended["message"]["status"] == "partial"
-            assert ended["message"]["content"] in ("Half", "Half whole.")
+            assert ended["message"]["content"] in ("Half", "Half more")
             await seen_is_stored(site, stream)
             await site.server.post(f"/api/v1/runs/{silent.run_id}/cancel")
             await silent.rest()
@@ -257,22 +278,20 @@ class TestForTooLong:
             await gives_up(site, full_disk)
 
     async def test_the_upstream_is_closed(self, impatient: Deployment) -> None:
-        site, gate = impatient, asyncio.Event()
-        question = site.answers(
-            completion_chunk(content="Half"), gate, completion_chunk(content="!"), Wire.STALL
-        )
-        async with site.ask(question) as stream:
+        site, halved = impatient, Halved(impatient, ends=False)
+        async with site.ask(halved.question) as stream:
             await stream.read_text("Half")
+            left = site.upstream.closed_early
             with locked(site):
-                gate.set()
-                await site.upstream.client_left()
+                halved.gate.set()
+                await site.upstream.client_left(left + 1)
                 assert await stream.broken() == []
             ended = await site.server.ended(stream.run_id)
         assert ended["run"]["reason"] == "storage_error"
         await seen_is_stored(site, stream)
 
     async def test_p3_twenty_runs_end_alike(self, impatient: Deployment) -> None:
-        site, halves = impatient, [Halved(impatient) for _ in range(20)]
+        site, halves = impatient, [Halved(impatient, ends=False) for _ in range(20)]
         async with contextlib.AsyncExitStack() as stack:
             asking = [site.ask(halved.question) for halved in halves]
             streams = [await stack.enter_async_context(one) for one in asking]
@@ -287,7 +306,7 @@ class TestForTooLong:
                 assert ended["run"]["reason"] == "storage_error"
                 await seen_is_stored(site, stream)
 
-    async def test_p2_p3_a_kill_in_the_middle_of_it_loses_nothing_that_was_seen(
+    async def test_p3_an_answer_that_had_come_to_its_end_is_whole_when_the_store_is_back(
         self, impatient: Deployment
     ) -> None:
         site, halved = impatient, Halved(impatient)
@@ -296,13 +315,27 @@ class TestForTooLong:
             with locked(site):
                 halved.gate.set()
                 assert await stream.broken() == []
-                site.server.signal(signal.SIGKILL)
-                await site.server.exit()
-        await site.restart()
-        ended = await site.server.run(stream.run_id)
-        assert (ended["run"]["outcome"], ended["run"]["reason"]) == ("interrupted", "server_crash")
-        assert ended["message"]["content"] == "Half"
+            message = (await site.server.ended(stream.run_id))["message"]
+        assert (message["content"], message["status"]) == ("Half whole.", "complete")
         await seen_is_stored(site, stream)
+
+    async def test_p2_p3_a_kill_in_the_middle_of_it_loses_nothing_that_was_seen(
+        self, tmp_path: Path
+    ) -> None:
+        async with Deployment(tmp_path, storage=IMPATIENT, stream=FAST) as site:
+            halved = Halved(site)
+            async with site.ask(halved.question) as stream:
+                await stream.read_text("Half")
+                with locked(site):
+                    halved.gate.set()
+                    assert await stream.broken() == []
+                    site.server.signal(signal.SIGKILL)
+                    await site.server.exit()
+            await site.restart()
+            run, message = (await site.server.run(stream.run_id)).values()
+            assert (run["outcome"], run["reason"]) == ("interrupted", "server_crash")
+            assert message["content"] == "Half"
+            await seen_is_stored(site, stream)
 
     async def test_a_shutdown_in_the_middle_of_it_does_not_take_longer_for_every_run(
         self, tmp_path: Path

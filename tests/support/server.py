@@ -32,7 +32,6 @@ from tests.support.upstream_server import (
     whole,
 )
 
-
 DEFAULT_ANSWER = completion("Kelp ", "holds ", "fast.")
 
 

@@ -49,7 +49,7 @@ const WORDS = {
   limit: ["The answer grew beyond what is allowed here.", "回答超过了允许的长度。"],
   storage_error: ["The answer could not be saved any further.", "回答无法继续保存。"],
   server_shutdown: ["The server was shut down.", "服务器已关闭。"],
-  server_crash: ["The server died while it was writing.", "服务器在回答途中意外终止。"],
+  server_crash: ["The server stopped in the middle of the answer.", "服务器在回答途中停止了。"],
 };
 const LANGUAGE = /^zh\b/i.test(navigator.language) ? 1 : 0;
 

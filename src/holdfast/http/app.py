@@ -3,19 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from holdfast.errors import NotFound
+from holdfast.errors import HoldfastError, MethodNotAllowed, NotFound
 from holdfast.http.edge import Edge
-from holdfast.http.endpoint import Call, Endpoint, json_response
+from holdfast.http.endpoint import Call, Endpoint, error_response, json_response
 from holdfast.http.openapi import openapi
 from holdfast.http.routes import Operation, make_routes, operations
 from holdfast.runner.supervisor import Supervisor
 
 CONSOLE = Path(__file__).parent.parent / "console"
 
+PAGE_FILES = (".html", ".css", ".js", ".svg", ".png", ".ico", ".woff2")
 PAGE_HEADERS = [
     (
         b"content-security-policy",
@@ -42,7 +45,16 @@ class Page:
                 message["headers"] = [*message["headers"], *PAGE_HEADERS]
             await send(message)
 
-        await self._files(scope, receive, send_with_headers)
+        path = scope["path"]
+        try:
+            if "." in path and not path.endswith(PAGE_FILES):
+                raise HTTPException(404)
+            await self._files(scope, receive, send_with_headers)
+        except HTTPException as error:
+            refusal: HoldfastError = NotFound(f"there is nothing at {path[:200]}")
+            if error.status_code == 405:
+                refusal = MethodNotAllowed(f"{scope['method']} is not possible here", allow=["GET"])
+            await error_response(refusal, scope)(scope, receive, send)
 
 
 def make_app(supervisor: Supervisor) -> ASGIApp:
@@ -55,7 +67,16 @@ def make_app(supervisor: Supervisor) -> ASGIApp:
     table = operations(supervisor)
     router = Router([*make_routes(table), *page_routes(table)], default=Endpoint(not_found))
     server = supervisor.settings.server
-    return Edge(router, allowed_hosts=server.allowed_hosts, allowed_origins=server.cors_origins)
+    app: ASGIApp = router
+    if server.cors_origins:
+        app = CORSMiddleware(
+            router,
+            allow_origins=server.cors_origins,
+            allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["X-Holdfast-Session", "X-Holdfast-Message", "X-Holdfast-Run"],
+        )
+    return Edge(app, allowed_hosts=server.allowed_hosts, allowed_origins=server.cors_origins)
 
 
 def page_routes(table: list[Operation]) -> list[BaseRoute]:

@@ -6,7 +6,6 @@ Sec-Fetch-Site that the browser adds to writes (cross-site request forgery).
 """
 
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -55,7 +54,8 @@ class Edge:
             return None
         origin = headers.get("origin")
         if origin is not None:
-            if origin in self._origins or urlsplit(origin).netloc.lower() == host.lower():
+            own = f"{scope['scheme']}://{host}".lower()
+            if origin in self._origins or origin.lower() == own:
                 return None
             return Forbidden("writes from pages of other sites are refused")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):

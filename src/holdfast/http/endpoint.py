@@ -65,6 +65,8 @@ class Call(Request):
             return msgspec.json.decode(body, type=kind)
         except msgspec.ValidationError as error:
             raise BadRequest(f"the body does not fit: {error}") from None
+        except RecursionError:
+            raise BadRequest("the body is nested too deeply") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"the body is not JSON: {error}") from None
 

@@ -25,6 +25,9 @@ from holdfast.store.port import CreateSession, RunRecord, SessionRecord, UpdateS
 KEY_BYTES = 255
 PAGE = 50
 MAX_PAGE = 200
+TIME_DIGITS = 15
+
+_canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 class NativeRoutes:
@@ -64,7 +67,7 @@ class NativeRoutes:
 
     def _question(self, call: Call, body: shapes.AnswerOptions, **more: Any) -> Question:
         key = call.headers.get("idempotency-key")
-        if key is not None and not 0 < len(key.encode()) <= KEY_BYTES:
+        if key is not None and not 0 < len(key.encode("latin-1")) <= KEY_BYTES:
             raise BadRequest(f"an Idempotency-Key has 1 to {KEY_BYTES} bytes")
         _bound_metadata(body.metadata)
         return Question(
@@ -264,7 +267,7 @@ def _bound_metadata(metadata: dict[str, Any] | None) -> None:
 def _fingerprint(call: Call, body: shapes.AnswerOptions) -> str:
     """Digest of what the request asks for; how it is delivered does not count."""
     asked = msgspec.structs.replace(body, stream=True)
-    return hashlib.sha256(call.url.path.encode() + b"\n" + encode(asked)).hexdigest()
+    return hashlib.sha256(call.url.path.encode() + b"\n" + _canonical(asked)).hexdigest()
 
 
 def _position_text(call: Call) -> str | None:
@@ -281,9 +284,13 @@ def _page(call: Call, name: str) -> tuple[str, str] | None:
     if text is None:
         return None
     first, dot, second = text.partition(".")
-    if not dot or (name == "before" and not first.isdecimal()) or len(text) > 200:
+    if not dot or len(text) > 200 or (name == "before" and not _is_time(first)):
         raise BadRequest(f"{name} takes the `next` of the page before")
     return first, second
+
+
+def _is_time(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= TIME_DIGITS
 
 
 def _text_headers(run: RunRecord) -> dict[str, str]:

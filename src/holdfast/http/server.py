@@ -9,6 +9,7 @@ uvicorn told to exit. A second signal exits at once.
 
 import asyncio
 import logging
+import math
 import socket
 import sys
 from collections.abc import Callable
@@ -31,10 +32,20 @@ SWITCH_INTERVAL_S = 0.001
 """The store's threads wait for the interpreter's lock at most about this long (default 5 ms)."""
 
 
+HEAD_BYTES = 65_536
+HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"connection: close\r\ncontent-length: 0\r\n\r\n"
+)
+
+
 class StreamingProtocol(HttpToolsProtocol):
     """Gives streaming responses their connection (`holdfast.http.stream.Connection`)."""
 
     _on_lost: Callable[[], None] | None = None
+    _in_head = True
+    _head_bytes = 0
+    _heads = 0
 
     def on_message_begin(self) -> None:
         """Put the connection into the request's scope."""
@@ -59,6 +70,35 @@ class StreamingProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._on_lost is not None:
             self._on_lost()
+
+    def flush_within(self, seconds: float) -> None:
+        """See `Connection.flush_within`; a client that asks again is taken to be alive."""
+        self.loop.call_later(seconds, self._drop_unflushed, self.cycle)
+
+    def _drop_unflushed(self, cycle: object) -> None:
+        if self.cycle is cycle and self.transport.get_write_buffer_size() > 0:
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse; a head without end is cut off."""
+        heads, began_in_head = self._heads, self._in_head
+        super().data_received(data)
+        if began_in_head and self._in_head and self._heads == heads:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(HEAD_TOO_LARGE)
+                self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._in_head = False
+        self._heads += 1
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next head may come."""
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
 
     def abort(self) -> None:
         """See `Connection.abort`."""
@@ -155,6 +195,7 @@ async def _serve(
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=75,
+        timeout_graceful_shutdown=math.ceil(supervisor.settings.stream.send_timeout_s),
     )
     server = Server(config, supervisor, on_ready)
     await supervisor.start()

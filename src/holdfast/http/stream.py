@@ -44,6 +44,9 @@ class Connection(Protocol):
     def on_lost(self, call: Callable[[], None] | None) -> None:
         """Call `call` when the client has gone."""
 
+    def flush_within(self, seconds: float) -> None:
+        """Drop the connection if what was sent is not taken in this time."""
+
     def abort(self) -> None:
         """Drop the connection with all that is not sent."""
 
@@ -84,11 +87,15 @@ class EventStream:
         self._waiting = False
         self._can_write: Callable[[], bool] = bool  # without the extension: never
         self._write_now: Callable[[bytes], None] = _cannot
+        self._flush_within: Callable[[float], None] = _no_matter
         self._sending_since: float | None = None
         self._last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
+        if scope["method"] == "HEAD":
+            await self._head(send)
+            return
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         self._send = send
@@ -98,6 +105,7 @@ class EventStream:
         if connection is not None:
             self._can_write, self._write_now = connection.can_write, connection.write
             connection.on_lost(self._client_gone)
+            self._flush_within = connection.flush_within
         else:
             watch = asyncio.create_task(self._watch(receive), name="disconnect-watch")
         self._pulse = self._loop.call_later(self._interval(), self._beat)
@@ -121,6 +129,12 @@ class EventStream:
             for reader, _ in self._parts:
                 reader.close()
 
+    async def _head(self, send: Send) -> None:
+        for reader, _ in self._parts:
+            reader.close()
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def _respond(self) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self._headers}
         await self._send(start)
@@ -132,6 +146,7 @@ class EventStream:
             if self._gone:
                 return
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._flush_within(self._settings.send_timeout_s)
 
     async def _stream(self) -> None:
         reader, encoder = self._reader, self._encoder
@@ -202,6 +217,10 @@ class EventStream:
             else:
                 due = min(due, self._settings.heartbeat_s - silence)
         self._pulse = self._loop.call_later(max(due, 0.01), self._beat)
+
+
+def _no_matter(seconds: float) -> None:
+    """Other servers look after what they have not sent yet."""
 
 
 def _cannot(body: bytes) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-from holdfast.errors import HoldfastError, NotFound
+from holdfast.errors import NotFound, Unavailable
 from holdfast.events import Entry, RunEnd
 from holdfast.live.run_log import RunLog
 from holdfast.live.wake import Wake
@@ -18,14 +18,15 @@ from holdfast.store.port import Store
 
 POLL_S = 1.0
 """How often the store is looked at for a run that nobody here rings for."""
-PAGE_ENTRIES = 500
-"""How many entries are given at once: a reader far behind must not hold the loop."""
+PAGE_ENTRIES = 200
+"""How many entries are read from the store at once."""
+PIECE_BYTES = 65_536
+"""How much is given at once: a reader far behind must hold neither the loop nor memory."""
 
 
-class ReaderBroken(HoldfastError):
+class ReaderBroken(Unavailable):
     """The run's owner cannot save any more; come back with the cursor."""
 
-    status = 503
     code = "store_unavailable"
 
 
@@ -55,6 +56,7 @@ class Reader:
         """The last event was given."""
         self.wake = Wake()
         self._store = store
+        self._page: list[Entry] = []
         self._log = log
         self._closed = closed
         self._on_news: Callable[[], None] = self.wake.ring
@@ -71,8 +73,8 @@ class Reader:
     def poll(self) -> list[Entry] | None:
         """What the live tail has after the cursor; None: only `next` can tell."""
         log = self._log
-        entries = log.after(self.seq) if log is not None else None
-        return self._take(entries[:PAGE_ENTRIES]) if entries else None
+        entries = log.after(self.seq) if log is not None and not self._page else None
+        return self._take(_piece(entries)) if entries else None
 
     def has_all(self) -> bool:
         """Whether the cursor has reached the last committed entry of the live run."""
@@ -88,14 +90,18 @@ class Reader:
         """
         if self.done:
             return None
+        if self._page:
+            return self._take(self._next_piece())
         log = self._log
         entries = log.after(self.seq) if log is not None else None
         if entries is None:
             page = await self._store.read_log(self.run_id, self.seq, PAGE_ENTRIES)
             if page is None:
                 raise NotFound("there is no such run")
-            entries = page.entries
-            if not entries and page.ended:
+            self._page = page.entries
+            if self._page:
+                return self._take(self._next_piece())
+            if page.ended:
                 return None
         elif not entries and log is not None and log.broken:
             raise ReaderBroken("the answer cannot be saved at the moment; resume later")
@@ -105,12 +111,17 @@ class Reader:
             else:
                 await self._look_again()
             return self.poll() or []
-        return self._take(entries[:PAGE_ENTRIES])
+        return self._take(_piece(entries))
 
     async def _look_again(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_S):
                 await self.wake.wait()
+
+    def _next_piece(self) -> list[Entry]:
+        piece = _piece(self._page)
+        self._page = self._page[len(piece) :]
+        return piece
 
     def _take(self, entries: list[Entry]) -> list[Entry]:
         if entries:
@@ -126,3 +137,13 @@ class Reader:
         closed, self._closed = self._closed, None
         if closed is not None:
             closed()
+
+
+def _piece(entries: list[Entry]) -> list[Entry]:
+    """The first of these entries, about `PIECE_BYTES` of them."""
+    size = 0
+    for place, entry in enumerate(entries):
+        size += len(entry.data)
+        if size > PIECE_BYTES:
+            return entries[: place + 1]
+    return entries

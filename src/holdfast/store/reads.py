@@ -4,14 +4,15 @@ They hold for every database; an implementation of the port only decides where t
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, cast
 
 from sqlalchemy import Connection
 from sqlalchemy.sql import Select
 
 from holdfast.engine.policy import Turn
-from holdfast.events import Entry, Reference, split_log
+from holdfast.events import Entry, Reference, decode, split_log
 from holdfast.store import statements as sql
 from holdfast.store.port import LogPage, MessageRecord, RunRecord, SessionRecord
 from holdfast.store.rows import (
@@ -21,6 +22,8 @@ from holdfast.store.rows import (
     run_record,
     session_record,
 )
+
+UNPACKED_BYTES = 131_072
 
 
 def _rows(connection: Connection, statement: Select[Any], **values: Any) -> Sequence[Row]:
@@ -43,8 +46,19 @@ def ended_log(connection: Connection, run_id: str, after: int, limit: int) -> Lo
     row = _row(connection, sql.RUN_LOG, run_id=run_id)
     if row is None:
         return None
-    entries = split_log(zlib.decompress(row["payload"]), 1, after, limit)
+    lines = islice(_unpacked_lines(row["payload"]), after, after + limit)
+    entries = [Entry(seq, decode(line), line) for seq, line in enumerate(lines, after + 1)]
     return LogPage(entries, ended=True, last_seq=row["last_seq"])
+
+
+def _unpacked_lines(packed: bytes) -> Iterator[bytes]:
+    """The lines of a whole log, unpacked piece by piece: a page must not cost a log's memory."""
+    unpacker = zlib.decompressobj()
+    rest = b""
+    while packed:
+        *lines, rest = (rest + unpacker.decompress(packed, UNPACKED_BYTES)).split(b"\n")
+        yield from lines
+        packed = unpacker.unconsumed_tail
 
 
 def journal_entries(

@@ -239,8 +239,8 @@ def _lock_file(path: Path) -> int:
         os.close(handle)
         by = f" by process {holder}" if holder.isdigit() else ""
         raise StoreLocked(
-            f"{path} is already open{by}. A SQLite file serves one process at a time; "
-            "for several, use PostgreSQL (storage.url = postgresql://…)."
+            f"{path} is already open{by}. A SQLite file serves one process at a time: stop the "
+            "other one, or give this one a file of its own (several nodes need PostgreSQL)."
         ) from None
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

@@ -77,11 +77,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and hand on what came of the body as one piece."""
-        if not self._has_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES + BUFFER_BYTES:
-                self._fail(UpstreamError(Reason.UPSTREAM_ERROR, NOT_HTTP))
-                return
         try:
             self._parser.feed_data(data)
         except Exception:  # llhttp's own errors, and those of the callbacks below
@@ -92,6 +87,10 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()  # more than the one answer that was asked for
         if self._parts:
             self._hand_on()
+        elif not self._has_head and self.error is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._fail(UpstreamError(Reason.UPSTREAM_ERROR, NOT_HTTP))
 
     def _hand_on(self) -> None:
         take = self._take

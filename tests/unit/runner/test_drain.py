@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.errors import Draining
+from holdfast.errors import Draining, StoreError, StoreUnavailable
 from holdfast.events import RunEnd
 from holdfast.runner import supervisor as supervisor_module
 from holdfast.store import group_commit
+from holdfast.store.port import Append, FinishRun, Write
 from tests.support.harness import SqliteHarness
 from tests.support.records import OWNER
 from tests.support.scripted import DONE, texts
@@ -160,6 +161,39 @@ async def test_many_runs_are_ended_together_and_not_one_after_the_other(
         for one in asked:
             one.call.close_gate.set()
         await asyncio.wait_for(draining, GIVE_UP_S)
+
+
+async def test_two_drains_at_once_both_come_to_their_end(tmp_path: Path) -> None:
+    """The signal drains, and so does the end of the application's lifespan."""
+    async with on_stage(tmp_path, texts("a")) as stage:
+        stage.store.gate.clear()
+        asking = asyncio.create_task(stage.supervisor.ask(stage.question()))
+        await stage.store.until(lambda store: store.begun == 1)
+        drains = [asyncio.create_task(stage.supervisor.drain(0)) for _ in range(2)]
+        await turns()
+        stage.store.gate.set()
+        await asyncio.wait_for(asyncio.gather(*drains), GIVE_UP_S)
+        created = await asking
+        run = await stage.supervisor.get_run(OWNER, created.run.id)
+        assert run.reason == "server_shutdown"
+
+
+async def test_stopping_does_not_wait_for_a_rescue_that_cannot_succeed(tmp_path: Path) -> None:
+    """A run that the store refused, and then the store fails: the next start ends it."""
+
+    def refuse(write: Write) -> Exception | None:
+        if isinstance(write, FinishRun):
+            return StoreUnavailable("scripted: down")
+        return StoreError("scripted: never") if isinstance(write, Append) else None
+
+    async with on_stage(tmp_path) as stage:
+        asked = await stage.ask()
+        stage.store.refuse = refuse
+        asked.call.push(*texts("a"))
+        await asked.over()
+        await _stopped(stage)
+    async with on_stage(tmp_path) as stage:
+        assert (await stage.supervisor.get_run(OWNER, asked.run.id)).status == "ended"
 
 
 async def test_stopping_twice_is_harmless(tmp_path: Path) -> None:

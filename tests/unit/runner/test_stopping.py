@@ -303,6 +303,8 @@ async def test_the_upstream_has_its_full_time_again_after_waiting_for_the_store(
     """While it is not read it cannot be silent; the clock begins when it is read again."""
     async with on_stage(tmp_path, limits={"unsaved_bytes": 1}) as stage:
         asked = await stage.ask()
+        await asyncio.wait_for(asked.call.hungry.wait(), GIVE_UP_S)
+        asked.call.hungry.clear()
         stage.store.gate.clear()
         asked.call.push(*texts("a"))
         await turns()

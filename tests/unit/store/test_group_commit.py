@@ -373,6 +373,31 @@ async def test_a_run_is_stalled_when_a_caller_was_the_first_to_meet_the_failure(
 
 
 @pytest.mark.parametrize("patience_s", [0.0])
+async def test_a_run_is_stalled_that_takes_the_place_of_one_that_was_saved(
+    commits: GroupCommit, store: ScriptedStore
+) -> None:
+    """The store fails for some writes only; who comes late must not be forgotten."""
+    stuck, saved, late = _sources(commits, 3)
+
+    def all_but_saved(writes: Sequence[Write]) -> list[Any]:
+        return [None if write == saved_write else StoreUnavailable("left out") for write in writes]
+
+    store.otherwise = fail
+    stuck.say()
+    saved.say()
+    for source in (stuck, saved):
+        await asyncio.wait_for(source.until(lambda s: s.stalls == 1), GIVE_UP_S)
+    saved_write = next(w for b in store.batches for w in b if getattr(w, "run_id", "") == "run-1")
+    store.otherwise = all_but_saved
+    await _settled(saved)
+    late.say()
+    await asyncio.wait_for(late.until(lambda s: s.stalls == 1), GIVE_UP_S)
+    store.otherwise = accept
+    await _settled(stuck, late)
+    assert (stuck.stalls, late.stalls) == (1, 1)
+
+
+@pytest.mark.parametrize("patience_s", [0.0])
 async def test_a_second_failure_stalls_again(commits: GroupCommit, store: ScriptedStore) -> None:
     (source,) = _sources(commits, 1)
     for times in (1, 2):

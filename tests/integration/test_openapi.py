@@ -1,0 +1,212 @@
+"""The OpenAPI document: it names every route, it is valid, and the server keeps to it."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.server import Deployment
+
+METHODS = {"get", "put", "post", "delete", "patch", "options", "head"}
+ROUTES = {
+    "/api/v1/runs": {"post"},
+    "/api/v1/runs/{id}": {"get"},
+    "/api/v1/runs/{id}/events": {"get"},
+    "/api/v1/runs/{id}/cancel": {"post"},
+    "/api/v1/sessions": {"get", "post"},
+    "/api/v1/sessions/{id}": {"get", "patch", "delete"},
+    "/api/v1/sessions/{id}/events": {"get"},
+    "/api/v1/sessions/{id}/messages": {"get"},
+    "/api/v1/messages/{id}": {"get"},
+    "/api/v1/messages/{id}/regenerate": {"post"},
+    "/api/v1/upstreams": {"get"},
+    "/healthz": {"get"},
+    "/readyz": {"get"},
+}
+
+
+@pytest.fixture(scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
+    async with Deployment(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+async def document(site: Deployment) -> Any:
+    reply = await site.server.get("/openapi.json")
+    assert reply.status == 200
+    return reply.json
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def schema_at(document: Any, path: str, method: str, status: str) -> Any:
+    content = document["paths"][path][method]["responses"][status]["content"]
+    return {**content["application/json"]["schema"], "components": document["components"]}
+
+
+async def test_names_every_route(document: Any) -> None:
+    named = {path: set(methods) & METHODS for path, methods in document["paths"].items()}
+    assert {path: named.get(path) for path in ROUTES} == ROUTES
+
+
+async def test_says_what_every_operation_is(document: Any) -> None:
+    assert document["openapi"].startswith("3.")
+    assert document["info"]["title"]
+    assert document["info"]["version"]
+    names = []
+    for path, _, operation in operations(document):
+        names.append(operation["operationId"])
+        assert operation["summary"]
+        assert operation["responses"]
+        for response in operation["responses"].values():
+            assert response["description"]
+        in_path = [one["name"] for one in operation["parameters"] if one["in"] == "path"]
+        assert in_path == re.findall(r"{(\w+)}", path)
+    assert len(names) == len(set(names))
+
+
+async def test_every_reference_leads_somewhere(document: Any) -> None:
+    references = []
+
+    def collect(part: Any) -> None:
+        if isinstance(part, dict):
+            if isinstance(part.get("$ref"), str):
+                references.append(part["$ref"])
+            for value in part.values():
+                collect(value)
+        elif isinstance(part, list):
+            for value in part:
+                collect(value)
+
+    collect(document)
+    assert references
+    for reference in references:
+        target: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+        assert isinstance(target, dict)
+
+
+async def test_shows_an_example_for_every_body_and_it_works(
+    document: Any, site: Deployment
+) -> None:
+    found = await site.asked("Why?")
+    run = found["run"]
+    ids = {"sessions": run["session_id"], "messages": run["message_id"], "runs": run["id"]}
+    for path, method, operation in operations(document):
+        if "requestBody" not in operation:
+            continue
+        (content,) = operation["requestBody"]["content"].values()
+        target = path.replace("{id}", ids[path.split("/")[3]])
+        reply = await site.server.call(method.upper(), target, content["example"])
+        assert str(reply.status) in operation["responses"], (path, reply)
+        assert reply.status in (200, 201), (path, reply)
+
+
+class TestWithJsonSchema:
+    """What needs a validator of JSON Schema."""
+
+    @pytest.fixture
+    def validator(self) -> Any:
+        return pytest.importorskip("jsonschema_rs")
+
+    async def test_its_schemas_are_valid(self, validator: Any, document: Any) -> None:
+        assert document["components"]["schemas"]
+        for name, schema in document["components"]["schemas"].items():
+            validator.meta.validate(schema)
+            assert name
+
+    async def test_examples_fit_their_schemas(self, validator: Any, document: Any) -> None:
+        for _, _, operation in operations(document):
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                schema = {**content["schema"], "components": document["components"]}
+                validator.validator_for(schema).validate(content["example"])
+
+    async def test_answers_fit_their_schemas(
+        self, validator: Any, document: Any, site: Deployment
+    ) -> None:
+        run = (await site.asked("Why?", metadata={"a": 1}))["run"]
+        failed = (await site.asked(site.answers()))["run"]
+        for path, target in (
+            ("/api/v1/runs/{id}", f"/api/v1/runs/{run['id']}"),
+            ("/api/v1/runs/{id}", f"/api/v1/runs/{failed['id']}"),
+            ("/api/v1/sessions", "/api/v1/sessions?limit=1"),
+            ("/api/v1/sessions/{id}", f"/api/v1/sessions/{run['session_id']}"),
+            ("/api/v1/sessions/{id}/messages", f"/api/v1/sessions/{run['session_id']}/messages"),
+            ("/api/v1/messages/{id}", f"/api/v1/messages/{run['question_id']}"),
+            ("/api/v1/upstreams", "/api/v1/upstreams"),
+        ):
+            reply = await site.server.get(target)
+            schema = schema_at(document, path, "get", "200")
+            validator.validator_for(schema).validate(reply.json)
+        for method, target, status in (
+            ("get", "/api/v1/runs/nope", "404"),
+            ("get", "/api/v1/runs/nope/events?after=x", "404"),
+            ("get", f"/api/v1/runs/{run['id']}/events?after=x", "400"),
+            ("get", f"/api/v1/runs/{run['id']}/events?after=99", "410"),
+        ):
+            reply = await site.server.call(method.upper(), target)
+            path = "/api/v1/runs/{id}" + ("/events" if "events" in target else "")
+            assert str(reply.status) == status
+            schema = schema_at(document, path, method, status)
+            validator.validator_for(schema).validate(reply.json)
+
+    async def test_events_fit_their_schema(
+        self, validator: Any, document: Any, site: Deployment
+    ) -> None:
+        components = document["components"]
+        schema = {**components["schemas"]["Event"], "components": components}
+        check = validator.validator_for(schema)
+        async with site.ask("Why?") as stream:
+            for frame in await stream.rest():
+                check.validate(frame.data)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the library's own
+async def test_p9_what_a_fuzzer_makes_of_it_is_never_an_internal_error(
+    document: Any, site: Deployment
+) -> None:
+    """Every operation gets the same requests in every run, good ones and bad ones."""
+    schemathesis = pytest.importorskip("schemathesis")
+    run = (await site.asked("Why?"))["run"]
+    await asyncio.to_thread(_fuzz, schemathesis, document, site.server.url, run)
+    assert (await site.server.get("/healthz")).status == 200
+    assert "Traceback" not in site.server.log_text
+
+
+def _fuzz(schemathesis: Any, document: Any, url: str, run: Any) -> None:
+    import hypothesis
+
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=url)
+    ids = {"sessions": run["session_id"], "messages": run["message_id"], "runs": run["id"]}
+    modes = list(schemathesis.GenerationMode)
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        if operation.path.endswith("/events") or operation.method == "delete":
+            continue
+
+        @hypothesis.settings(max_examples=15, derandomize=True, database=None, deadline=None)
+        @hypothesis.given(case=_cases(operation, modes), known=hypothesis.strategies.booleans())
+        def check(case: Any, known: bool) -> None:
+            if known and "id" in (case.path_parameters or {}):
+                case.path_parameters["id"] = ids[case.path.split("/")[3]]
+            if isinstance(case.body, dict) and "message" in case.body:
+                case.body["stream"] = False
+            response = case.call(timeout=20, headers={"Connection": "close"})
+            assert response.status_code < 500, (case.as_curl_command(), response.text)
+
+        check()
+
+
+def _cases(operation: Any, modes: Any) -> Any:
+    import hypothesis.strategies as st
+
+    return st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes))
