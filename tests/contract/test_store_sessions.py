@@ -144,6 +144,7 @@ async def test_sessions_come_in_pages_that_fit_together_at_equal_times(
     while page := await store.list_sessions(OWNER, limit, before):
         assert len(page) <= limit
         seen += page
+        assert len(seen) <= len(sessions), "the pages go round in circles"
         before = (page[-1].updated_at, page[-1].id)
     assert seen == newest_first
 

@@ -51,6 +51,10 @@ class RecordingSink:
             return self._end
         return None
 
+    def foretell(self, end: UpstreamEnd) -> None:
+        """See `Sink`."""
+        assert not self.ends
+
     def is_full(self) -> bool:
         """See `Sink`."""
         return False

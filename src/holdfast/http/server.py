@@ -201,6 +201,8 @@ async def _serve(
     await supervisor.start()
     try:
         await server.serve(sockets=[listener])
+        for connection in tuple(server.server_state.connections):
+            connection.transport.abort()  # a peer that takes nothing must not keep the process
     finally:
         await supervisor.stop()
 

@@ -115,7 +115,7 @@ class EventStream:
             logger.info("a stream was broken off: %s", error)
             raise StreamBroken from error
         except asyncio.CancelledError:
-            if not self._is_stuck(self._loop.time()):
+            if self._sending_since is None:
                 raise
             if connection is not None:
                 connection.abort()

@@ -93,6 +93,7 @@ class Execution:
         self._marked = False
         self._end: UpstreamEnd | None = None
         self._told: UpstreamEnd | None = None
+        self._foretold: UpstreamEnd | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._sealed = False
         self._finishing = False
@@ -110,7 +111,7 @@ class Execution:
         """End the run for `end`; False if its end was decided before (the first cause counts)."""
         if self._end is not None:
             return False
-        self._end = self._told or end
+        self._end = self._told or self._foretold or end
         if self._consuming and self._task is not None:
             self._task.cancel()
             self._close_in_time()
@@ -208,6 +209,10 @@ class Execution:
                 for event in events[: self.log.last_seq - before]:
                     self.machine.see(event)
             self._announce()
+
+    def foretell(self, end: UpstreamEnd) -> None:
+        """See `Sink.foretell`."""
+        self._foretold = end
 
     def is_full(self) -> bool:
         """See `Sink.is_full`: the upstream is not read until the store has caught up."""

@@ -142,8 +142,8 @@ class Reader:
 def _piece(entries: list[Entry]) -> list[Entry]:
     """The first of these entries, about `PIECE_BYTES` of them."""
     size = 0
-    for place, entry in enumerate(entries):
+    for place, entry in enumerate(entries[:PAGE_ENTRIES]):
         size += len(entry.data)
         if size > PIECE_BYTES:
             return entries[: place + 1]
-    return entries
+    return entries[:PAGE_ENTRIES]

@@ -56,7 +56,7 @@ BUSY_TRIES = 5
 """How often `on_busy = "cancel"` stops a live run that came in between."""
 RESCUE_PAUSES_S = (0.05, 0.2, 1.0, 5.0, 30.0)
 """Pauses between tries to end a run that the store refused."""
-END_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 5.0
 """How long a cancel waits for the run's end to be committed before it answers anyway."""
 
 
@@ -106,6 +106,7 @@ class Supervisor:
         self.router = Router(settings.router, upstreams)
         self.commits = GroupCommit(store, patience_s=settings.storage.store_patience_s, now=now)
         self.draining = False
+        self._drained = asyncio.Event()
         self._health = HealthBoard(upstreams)
         self._now = now
         self._asking = 0
@@ -135,7 +136,16 @@ class Supervisor:
 
     async def drain(self, grace_s: float) -> None:
         """Take no more questions; let live runs finish for `grace_s` seconds, then end them."""
+        if self.draining:
+            await self._drained.wait()
+            return
         self.draining = True
+        try:
+            await self._drain(grace_s)
+        finally:
+            self._drained.set()
+
+    async def _drain(self, grace_s: float) -> None:
         while self._asking:
             await self._asked.wait()
         if self._live and grace_s > 0:
@@ -153,6 +163,8 @@ class Supervisor:
         """Drain, save what is pending, and let go of everything."""
         await self.drain(grace_s)
         await self.commits.close()
+        for task in self._tasks:
+            task.cancel()  # the next start recovers what could not be rescued by now
         if self._tasks:
             await asyncio.wait(self._tasks)
         for upstream in self.upstreams.values():

@@ -65,6 +65,12 @@ class Sink(Protocol):
             `UpstreamEnd` of the batch, or the limit that it broke.
         """
 
+    def foretell(self, end: UpstreamEnd) -> None:
+        """Say that the answer is whole, though more about it, such as usage, may follow.
+
+        Whatever ends the run from here on, it ends like this.
+        """
+
     def is_full(self) -> bool:
         """Whether too much waits to be saved; then wait for `room` before giving more."""
 

@@ -139,7 +139,8 @@ class OpenAI(Upstream):
         except UpstreamError as error:
             cause = UpstreamEnd(error.reason, error=f"{self.name}: {error.message}")
         except asyncio.CancelledError:
-            sink.take(decoder.release())  # no citation mark comes of what is held any more
+            # No citation mark comes of what is held any more.
+            sink.take(decoder.finish() if decoder.finished else decoder.release())
             raise
         finally:
             exchange.response = decoder.closing
@@ -260,6 +261,8 @@ async def _relay(response: Response, decoder: OpenAIDecoder, sink: Sink) -> Upst
             return None
         if sink.is_full():
             await sink.room()
+    if end is None:
+        sink.foretell(decoder.ending(UpstreamEnd()))
     while end is None and (data := await _read_aftermath(response)):
         end = sink.take(decoder.feed(data))
     return end

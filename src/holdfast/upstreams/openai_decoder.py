@@ -335,15 +335,19 @@ class OpenAIDecoder:
         self._flush(items)
         if self._usage:
             items.append(_usage(self._usage))
-        if self._told_error is not None:
-            end = UpstreamEnd(Reason.UPSTREAM_ERROR, error=clean(self._told_error))
-        elif end.reason is None and self._finish_reason in BROKEN_FINISHES:
-            error = f"the upstream stopped with finish_reason {self._finish_reason}"
-            end = UpstreamEnd(Reason.UPSTREAM_ERROR, error=error)
-        elif end.reason is None:
-            end = UpstreamEnd(finish=FINISHES.get(self._finish_reason or ""))
-        items.append(end)
+        items.append(self.ending(end))
         self.ended = True
+
+    def ending(self, cause: UpstreamEnd) -> UpstreamEnd:
+        """How the answer ends if `cause` ends it now."""
+        if self._told_error is not None:
+            return UpstreamEnd(Reason.UPSTREAM_ERROR, error=clean(self._told_error))
+        if cause.reason is not None:
+            return cause
+        if self._finish_reason in BROKEN_FINISHES:
+            error = f"the upstream stopped with finish_reason {self._finish_reason}"
+            return UpstreamEnd(Reason.UPSTREAM_ERROR, error=error)
+        return UpstreamEnd(finish=FINISHES.get(self._finish_reason or ""))
 
 
 def _tool_calls(delta: _Delta) -> Iterator[ToolCall]:
