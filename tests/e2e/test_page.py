@@ -1,6 +1,7 @@
 """The page at `/` as its reader has it: ask, stream, sources, stop, reload, come back."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -271,6 +272,30 @@ class TestLostAnswer:
         assert len(site.requests_for(question)) == 1
         assert len(await tab.messages()) == 2
 
+    async def test_that_breaks_off_is_gone_on_with_from_the_last_event(
+        self, tab: Tab, site: Deployment
+    ) -> None:
+        cursors: list[str | None] = []
+
+        async def cut(route: Route) -> None:
+            frames = (await (await route.fetch()).text()).partition(" [2]")[0]
+            whole = frames.rpartition("id: ")[0]
+            cursors.append(whole.rpartition("id: ")[2].partition("\n")[0])
+            await route.fulfill(body=frames, content_type="text/event-stream")
+
+        async def note(route: Route) -> None:
+            cursors.append(await route.request.header_value("last-event-id"))
+            await route.continue_()
+
+        await tab.page.route("**/api/v1/runs", cut)
+        await tab.page.route("**/events", note)
+        await tab.ask(site.answers(SOURCES, text("🌊 [ID:0]\n\n"), text("> b [ID:1]"), *END))
+        await expect(tab.ending).to_have_text("Complete")
+        await expect(tab.prose).to_have_text("🌊 [1]b [2]")
+        assert cursors[0] is not None
+        assert cursors[0].rpartition(".")[2].isdecimal()
+        assert cursors == [cursors[0], cursors[0]]
+
     async def test_each_question_has_a_key_of_its_own(self, tab: Tab, site: Deployment) -> None:
         question = site.answers(text("Kelp holds."), *END)
         for count in (1, 2):
@@ -403,6 +428,21 @@ class TestHostileContent:
             "onerror=alert(1)",
         ):
             await expect(tab.prose).to_contain_text(part)
+
+    async def test_only_web_addresses_become_links(self, tab: Tab, site: Deployment) -> None:
+        """The server drops others already; the page does not rely on that."""
+
+        async def replace(route: Route) -> None:
+            answer = await (await route.fetch()).text()
+            await route.fulfill(json=json.loads(answer.replace("https://sea", "javascript://sea")))
+
+        await tab.ask(site.answers(SOURCES, text("Kelp [ID:0]."), *END))
+        await expect(tab.ending).to_have_text("Complete")
+        await expect(tab.sources.get_by_role("link", include_hidden=True)).to_have_count(1)
+        await tab.page.route("**/messages?*", replace)
+        await tab.page.reload()
+        await expect(tab.sources).to_have_count(2)
+        await expect(tab.sources.get_by_role("link", include_hidden=True)).to_have_count(0)
 
 
 class TestLibrary:

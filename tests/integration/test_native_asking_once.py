@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.raw_client import GIVE_UP_S, Reply
+from tests.support.raw_client import GIVE_UP_S, Reply, eventually
 from tests.support.server import Deployment
 from tests.support.upstream_server import Wire, completion, completion_chunk
 
@@ -28,6 +28,11 @@ async def all_but_one(tasks: Sequence["asyncio.Task[Any]"]) -> None:
     async with asyncio.timeout(GIVE_UP_S):
         while len(pending) > 1:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def live_run(site: Deployment, session_id: str) -> str | None:
+    session = (await site.server.get(f"/api/v1/sessions/{session_id}")).json
+    return session["live_run_id"] and str(session["live_run_id"])
 
 
 class TestSameKey:
@@ -228,8 +233,7 @@ class TestBusySession:
             for _ in range(4)
         ]
         await all_but_one(posts)
-        live = (await site.server.get(f"/api/v1/sessions/{session_id}")).json["live_run_id"]
-        assert live is not None
+        live = await eventually(lambda: live_run(site, session_id))
         await site.server.post(f"/api/v1/runs/{live}/cancel")
         replies = await asyncio.gather(*posts)
         assert {reply.json["run"]["outcome"] for reply in replies} == {"cancelled"}

@@ -153,8 +153,9 @@ class Execution:
                 if history is not None:
                     self.ask = msgspec.structs.replace(self.ask, history=await history())
                 end = await self._upstream.answer(self.ask, self.exchange, self)
-                if self._told is not None and self._told.reason is not end.reason:
-                    end = self._told  # it did not listen
+                decided = self._told or self._foretold
+                if decided is not None and decided.reason is not end.reason:
+                    end = decided  # it did not listen
                 self._end = self._end or end
         except asyncio.CancelledError:
             task = self._task
@@ -196,7 +197,7 @@ class Execution:
             if events:
                 self._append(events)
         if end is not None:
-            self._told = end
+            self._told = self._foretold or end
             self._close_in_time()
         return end
 

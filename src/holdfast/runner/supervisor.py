@@ -12,9 +12,8 @@ from typing import Any
 import anyio
 import msgspec
 
-from holdfast import ids
 from holdfast.clock import now_ms
-from holdfast.engine.policy import ChatMessage, select_history, title_of
+from holdfast.engine.policy import ChatMessage, select_history
 from holdfast.engine.run import Status, UpstreamEnd
 from holdfast.errors import (
     BadRequest,
@@ -30,6 +29,8 @@ from holdfast.errors import (
 from holdfast.events import Entry, Reason, RunStart, encode
 from holdfast.live.wake import Wake
 from holdfast.runner import recovery
+from holdfast.runner.asking import Question as Question
+from holdfast.runner.asking import prepare
 from holdfast.runner.execution import Execution, History
 from holdfast.runner.health import HealthBoard
 from holdfast.runner.reader import Reader
@@ -58,31 +59,6 @@ RESCUE_PAUSES_S = (0.05, 0.2, 1.0, 5.0, 30.0)
 """Pauses between tries to end a run that the store refused."""
 END_TIMEOUT_S = 5.0
 """How long a cancel waits for the run's end to be committed before it answers anyway."""
-
-
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for an answer, whatever surface it came from."""
-
-    owner: str
-    message: str
-    session_id: str | None = None
-    """A session that exists; None: the one that `session_key` names, else a new one."""
-    session_key: str | None = None
-    """The caller's own name for a session, created on first use."""
-    dialect: str = "native"
-    """The surface that the question came from; session keys are unique within it."""
-    question_id: str | None = None
-    """Set to answer an existing question once more."""
-    upstream: str | None = None
-    model: str | None = None
-    on_disconnect: str | None = None
-    on_busy: str | None = None
-    metadata: dict[str, Any] | None = None
-    temperature: float | None = None
-    max_tokens: int | None = None
-    system: str | None = None
-    idempotency_key: str | None = None
-    fingerprint: str | None = None
 
 
 class Supervisor:
@@ -236,7 +212,8 @@ class Supervisor:
         self._asking += 1
         try:
             question = await self._find_session(question)
-            write, start = self._prepare(question, *route)
+            on_disconnect = self.settings.runs.on_disconnect
+            write, start = prepare(question, route, on_disconnect, self._now())
             return await self._create(question, write, start, route.upstream)
         except StoreError:
             # Two first questions with the same session key: the other one has created it.
@@ -259,58 +236,6 @@ class Supervisor:
         if session is None:
             return question
         return msgspec.structs.replace(question, session_id=session.id)
-
-    def _prepare(
-        self, question: Question, upstream: Upstream, reason: str
-    ) -> tuple[CreateRun, RunStart]:
-        at = self._now()
-        session = None
-        session_id = question.session_id
-        title = title_of(question.message)
-        if session_id is None:
-            session_id = ids.new_id()
-            session = SessionRecord(
-                session_id,
-                question.owner,
-                title,
-                at,
-                at,
-                dialect=question.dialect,
-                key=question.session_key,
-            )
-        run = RunRecord(
-            id=ids.new_id(),
-            owner=question.owner,
-            session_id=session_id,
-            question_id=question.question_id or ids.new_id(),
-            message_id=ids.new_id(),
-            status="accepted",
-            upstream=upstream.name,
-            model=question.model or upstream.model,
-            route_reason=reason,
-            on_disconnect=question.on_disconnect or self.settings.runs.on_disconnect,
-            idempotency_key=question.idempotency_key,
-            fingerprint=question.fingerprint,
-            created_at=at,
-        )
-        start = RunStart(
-            run_id=run.id,
-            session_id=run.session_id,
-            message_id=run.message_id,
-            question_id=run.question_id,
-            upstream=run.upstream,
-            model=run.model,
-            route_reason=reason,
-        )
-        write = CreateRun(
-            run=run,
-            start=encode(start),
-            session=session,
-            question=None if question.question_id else question.message,
-            metadata=question.metadata,
-            title=title,
-        )
-        return write, start
 
     async def _create(
         self, question: Question, write: CreateRun, start: RunStart, upstream: Upstream

@@ -195,7 +195,7 @@ class GroupCommit:
         """Commit until all is settled and the store is well; what runs wrote is tried again."""
         loop = asyncio.get_running_loop()
         patience_ends = loop.time() + self._patience_s
-        told = 0  # jobs are only added behind those that know of the stall
+        told: set[int] = set()
         for attempt in itertools.count():
             jobs = self._settle(jobs, await self._try(jobs))
             if self.healthy and not jobs:
@@ -205,13 +205,8 @@ class GroupCommit:
             await self._pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             self._refuse_callers()
             jobs += self._take(jobs)
-            if self.healthy:
-                told = 0
-            elif loop.time() >= patience_ends:
-                for job in jobs[told:]:
-                    if not isinstance(job.target, _Caller):
-                        _call(job.target.stall)
-                told = len(jobs)
+            if not self.healthy and loop.time() >= patience_ends:
+                _stall(jobs, told)
         for job in jobs:
             _call(job.target.settle, StoreUnavailable("stopped before the store was back"))
 
@@ -248,6 +243,14 @@ class GroupCommit:
         callers, self._callers = self._callers, []
         for job in callers:
             _call(job.target.settle, _unavailable())
+
+
+def _stall(jobs: Sequence[_Job], told: set[int]) -> None:
+    """Tell each run once; `told` holds those that know."""
+    for job in jobs:
+        if not isinstance(job.target, _Caller) and id(job.target) not in told:
+            told.add(id(job.target))
+            _call(job.target.stall)
 
 
 def _unavailable() -> StoreUnavailable:

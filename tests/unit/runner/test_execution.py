@@ -25,7 +25,7 @@ from holdfast.events import (
     ToolCall,
     Usage,
 )
-from holdfast.upstreams.base import Ask
+from holdfast.upstreams.base import Ask, Exchange, Health, Sink, Upstream
 from tests.support.records import OWNER, events_of
 from tests.support.scripted import DONE, texts
 from tests.support.stage import GIVE_UP_S, Asked, on_stage
@@ -267,6 +267,55 @@ async def test_an_answer_that_was_complete_stays_complete_when_its_connection_cl
         asked.call.close_error = ConnectionResetError("reset while closing")
         asked.call.push(*texts("a"), DONE)
         assert await _stored(asked) == ("completed", None, "complete")
+
+
+class Foretelling(Upstream):
+    """Says that its answer is whole, and then does what the test says."""
+
+    kind = "foretelling"
+
+    def __init__(self, then: UpstreamEnd | Exception | None) -> None:
+        super().__init__("foretelling")
+        self.said_all = asyncio.Event()
+        self._then = then
+
+    async def answer(self, ask: Ask, exchange: Exchange, sink: Sink) -> UpstreamEnd:
+        sink.take(texts("a"))
+        sink.foretell(UpstreamEnd(finish=Finish.STOP))
+        self.said_all.set()
+        if self._then is None:
+            await asyncio.get_running_loop().create_future()
+        if isinstance(self._then, Exception):
+            raise self._then
+        assert self._then is not None
+        sink.take([self._then])
+        return self._then
+
+    async def check(self) -> Health:
+        return Health(True)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        None,
+        ConnectionResetError("late"),
+        UpstreamEnd(Reason.UPSTREAM_TRUNCATED),
+        UpstreamEnd(finish=Finish.STOP),
+    ],
+    ids=["a stop", "an exception", "a truncation", "its end"],
+)
+async def test_an_answer_that_was_said_to_be_whole_stays_whole_whatever_follows(
+    tmp_path: Path, then: UpstreamEnd | Exception | None
+) -> None:
+    async with on_stage(tmp_path) as stage:
+        upstream = Foretelling(then)
+        created = await stage.supervisor.ask(stage.question(), upstream)
+        await asyncio.wait_for(upstream.said_all.wait(), GIVE_UP_S)
+        if then is None:
+            await stage.supervisor.cancel(OWNER, created.run.id)
+        end = (await stage.read(created.run.id))[-1].event
+        assert end == RunEnd(Outcome.COMPLETED, finish=Finish.STOP)
 
 
 # ------------------------------------------------------------------------------ asking

@@ -181,7 +181,8 @@ async def test_a_reader_far_behind_is_given_pages(
     asked.call.push(*texts(*[f"{n} " for n in range(50)]))
     await asked.saved(51)
     reader = stage.supervisor.read(asked.run.id)
-    sizes = [len(await reader.next() or []) for _ in range(8)]
+    async with asyncio.timeout(GIVE_UP_S):
+        sizes = [len(await reader.next() or []) for _ in range(8)]
     assert sizes == [7] * 7 + [2]
     reader.close()
     await stage.finish(asked, DONE)
