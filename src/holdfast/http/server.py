@@ -133,6 +133,8 @@ class Server(uvicorn.Server):
         """First signal: drain, then exit. Second: exit at once."""
         if self._drain is not None or self.should_exit:
             self.should_exit = self.force_exit = True
+            if self._drain is not None:
+                self._loop.call_soon_threadsafe(self._drain.cancel)
             return
         self._loop.call_soon_threadsafe(self._begin_drain)
 
@@ -150,10 +152,13 @@ class Server(uvicorn.Server):
 
 
 class _BrokenStreams(logging.Filter):
-    """A stream that was broken off on purpose is no error of the application."""
+    """A stream that was broken off on purpose, or by the shutdown, is no error of ours."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], StreamBroken))
+        return not (
+            record.exc_info
+            and isinstance(record.exc_info[1], StreamBroken | asyncio.CancelledError)
+        )
 
 
 def serve(settings: Settings, on_ready: Callable[[str, Supervisor], None] | None = None) -> None:

@@ -145,6 +145,7 @@ class EventStream:
             await self._stream()
             if self._gone:
                 return
+        self._sending_since = self._loop.time()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         self._flush_within(self._settings.send_timeout_s)
 
