@@ -5,7 +5,11 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies
 import pytest
+import schemathesis
+import schemathesis.openapi
 
 from tests.support.server import Deployment
 
@@ -220,17 +224,14 @@ async def test_p9_what_a_fuzzer_makes_of_it_is_never_an_internal_error(
     document: Any, site: Deployment
 ) -> None:
     """Every operation gets the same requests in every run, good ones and bad ones."""
-    schemathesis = pytest.importorskip("schemathesis")
     run = (await site.asked("Why?"))["run"]
-    await asyncio.to_thread(_fuzz, schemathesis, document, site.server.url, run)
+    await asyncio.to_thread(_fuzz, document, site.server.url, run)
     assert (await site.server.get("/healthz")).status == 200
     assert "Traceback" not in site.server.log_text
 
 
-def _fuzz(schemathesis: Any, document: Any, url: str, run: Any) -> None:
-    import hypothesis
-
-    schema = schemathesis.openapi.from_dict(document)
+def _fuzz(document: Any, url: str, run: Any) -> None:
+    schema: Any = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=url)
     ids = {"sessions": run["session_id"], "messages": run["message_id"], "runs": run["id"]}
     modes = list(schemathesis.GenerationMode)
@@ -253,6 +254,6 @@ def _fuzz(schemathesis: Any, document: Any, url: str, run: Any) -> None:
 
 
 def _cases(operation: Any, modes: Any) -> Any:
-    import hypothesis.strategies as st
-
-    return st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes))
+    return hypothesis.strategies.one_of(
+        *(operation.as_strategy(generation_mode=mode) for mode in modes)
+    )

@@ -8,6 +8,7 @@ uvicorn told to exit. A second signal exits at once.
 """
 
 import asyncio
+import gc
 import logging
 import math
 import socket
@@ -31,6 +32,9 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SWITCH_INTERVAL_S = 0.001
 """The store's threads wait for the interpreter's lock at most about this long (default 5 ms)."""
 
+
+GC_THRESHOLDS = (20_000, 20, 50)
+"""Streams make many objects and hardly a cycle; the default looks for cycles all the time."""
 
 HEAD_BYTES = 65_536
 HEAD_TOO_LARGE = (
@@ -180,6 +184,8 @@ def serve(settings: Settings, on_ready: Callable[[str, Supervisor], None] | None
     supervisor = make_supervisor(settings)
     listener = _listen(host, settings.server.port)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()  # what was made by now stays
+    gc.set_threshold(*GC_THRESHOLDS)
     with listener, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(supervisor, listener, on_ready))
 
