@@ -25,6 +25,7 @@ PAGE_HEADERS = [
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
+    (b"cache-control", b"no-cache"),  # an upgrade must not mix old files with new ones
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
