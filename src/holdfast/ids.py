@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-import uuid
 
 _lock = threading.Lock()
 _last = 0
@@ -24,4 +23,5 @@ def new_id() -> str:
     # The lowest 6 of the 80 bits make room for version and variant, so steps are 64 and more.
     stamped = (value >> 80 << 80) | 0x7 << 76 | (value >> 68 & 0xFFF) << 64
     stamped |= 0b10 << 62 | (value >> 6 & (1 << 62) - 1)
-    return str(uuid.UUID(int=stamped))
+    text = f"{stamped:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
