@@ -42,10 +42,9 @@ class NativeRoutes:
 
     async def create_run(self, call: Call) -> ASGIApp:
         """Ask a question, or go on reading the run that `Last-Event-ID` names."""
-        last_event_id = call.headers.get("last-event-id")
-        if last_event_id is not None:
-            cursor = parse_cursor(last_event_id)
-            return await self._resume(call, await self._run(call, cursor.run_id), cursor)
+        resumed = await self._resumed(call)
+        if resumed is not None:
+            return resumed
         limits = self._settings.limits
         body = await call.json_body(
             shapes.RunRequest, max(limits.body_bytes, 2 * limits.question_bytes)
@@ -56,14 +55,21 @@ class NativeRoutes:
 
     async def regenerate(self, call: Call) -> ASGIApp:
         """Answer the same question once more; the old answer is kept as an earlier version."""
-        last_event_id = call.headers.get("last-event-id")
-        if last_event_id is not None:
-            cursor = parse_cursor(last_event_id)
-            return await self._resume(call, await self._run(call, cursor.run_id), cursor)
+        resumed = await self._resumed(call)
+        if resumed is not None:
+            return resumed
         body = await call.json_body(shapes.AnswerOptions, self._settings.limits.body_bytes)
         question = self._question(call, body, message="")
         created = await self._supervisor.regenerate(question, call.path_params["id"])
         return await self._answer(call, created.run, body.stream)
+
+    async def _resumed(self, call: Call) -> ASGIApp | None:
+        """The rest of the run that `Last-Event-ID` names: such a request never asks (P7)."""
+        last_event_id = call.headers.get("last-event-id")
+        if last_event_id is None:
+            return None
+        cursor = parse_cursor(last_event_id)
+        return await self._resume(call, await self._run(call, cursor.run_id), cursor)
 
     def _question(self, call: Call, body: shapes.AnswerOptions, **more: Any) -> Question:
         key = call.headers.get("idempotency-key")

@@ -6,7 +6,7 @@ of a run is a `Reader`.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -88,7 +88,7 @@ class Supervisor:
         self._asking = 0
         self._asked = Wake()
         self._live: dict[str, Execution] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._rescues: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------ life
 
@@ -139,10 +139,10 @@ class Supervisor:
         """Drain, save what is pending, and let go of everything."""
         await self.drain(grace_s)
         await self.commits.close()
-        for task in self._tasks:
+        for task in self._rescues:
             task.cancel()  # the next start recovers what could not be rescued by now
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._rescues:
+            await asyncio.wait(self._rescues)
         for upstream in self.upstreams.values():
             try:
                 await upstream.close()
@@ -163,15 +163,6 @@ class Supervisor:
     async def healths(self) -> Mapping[str, Health]:
         """The health of each upstream by name."""
         return await self._health.look()
-
-    def _spawn(self, work: Awaitable[Any], name: str) -> "asyncio.Task[Any]":
-        async def run() -> Any:
-            return await work
-
-        task = asyncio.create_task(run(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # ------------------------------------------------------------------ asking
 
@@ -325,7 +316,10 @@ class Supervisor:
     def _forget(self, execution: Execution) -> None:
         self._live.pop(execution.run.id, None)
         if execution.given_up and not self.draining:
-            self._spawn(self._rescue(execution.run), f"rescue-{execution.run.id}")
+            rescue = self._rescue(execution.run)
+            task = asyncio.create_task(rescue, name=f"rescue-{execution.run.id}")
+            self._rescues.add(task)
+            task.add_done_callback(self._rescues.discard)
 
     async def _rescue(self, run: RunRecord) -> None:
         """End a run that the store refused, from what is stored of it."""

@@ -338,8 +338,8 @@ async def test_a_session_deleted_under_a_live_run_takes_the_run_with_it(
     await asked.over()
     await turns()
     async with asyncio.timeout(GIVE_UP_S):
-        while stage.supervisor._tasks:
-            await asyncio.wait(stage.supervisor._tasks)
+        while stage.supervisor._rescues:
+            await asyncio.wait(stage.supervisor._rescues)
     assert asked.call.closed.is_set()
     assert stage.supervisor.live_runs == 0
     assert await SqliteHarness(tmp_path).counts() == dict.fromkeys(TABLES, 0)
