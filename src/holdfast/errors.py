@@ -3,7 +3,8 @@
 HoldfastError
   +-- RequestError          the caller asked for something that cannot be
   |     +-- BadRequest              400  malformed body, parameter or cursor
-  |     +-- Forbidden               403  refused by the protections of the server's edge
+  |     +-- Unauthorized            401  no key, or one that is not valid
+  |     +-- Forbidden               403  refused by the server's edge, or not in the key's scopes
   |     +-- NotFound                404  not there, or not yours
   |     +-- MethodNotAllowed        405  the path has no such method
   |     +-- RunActive               409  the session's run is still live
@@ -12,6 +13,7 @@ HoldfastError
   |     +-- TooLarge                413  body or question over its limit
   |     +-- UnsupportedMediaType    415  a JSON route without a JSON body
   |     +-- IdempotencyMismatch     422  the same key with another request
+  |     +-- TooManyRequests         429  the key has reached a limit (Retry-After)
   +-- Unavailable           503  try again later (Retry-After)
   |     +-- StoreUnavailable        the store does not answer or takes no writes
   |     +-- Draining                the node is shutting down
@@ -54,8 +56,15 @@ class BadRequest(RequestError):
     """Malformed body, parameter or cursor."""
 
 
+class Unauthorized(RequestError):
+    """No key, or one that is not valid."""
+
+    status = 401
+    code = "unauthorized"
+
+
 class Forbidden(RequestError):
-    """Refused by the protections of the server's edge."""
+    """Refused by the protections of the server's edge, or not within the key's scopes."""
 
     status = 403
     code = "forbidden"
@@ -119,6 +128,18 @@ class IdempotencyMismatch(RequestError):
 
     status = 422
     code = "idempotency_mismatch"
+
+
+class TooManyRequests(RequestError):
+    """The key has reached a limit; `extra["retry_after_s"]` says when to try again."""
+
+    status = 429
+    code = "too_many_requests"
+
+    @property
+    def retry_after_s(self) -> int:
+        """How long to wait, in whole seconds."""
+        return int(self.extra.get("retry_after_s", 1))
 
 
 class Unavailable(HoldfastError):

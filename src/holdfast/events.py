@@ -51,6 +51,9 @@ class Finish(StrEnum):
 Mark: TypeAlias = tuple[int, int, int]
 """A citation in a text: start, end (code points, end excluded) and the reference's ordinal."""
 
+MAX_ORDINAL: Final = 2**31 - 1
+"""The largest ordinal that every store can hold."""
+
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     """A source item the upstream retrieved; `ordinal` (1-based) is the mark shown for it."""
@@ -82,6 +85,8 @@ class RunStart(_Event, frozen=True, tag="run-start"):
     upstream: str
     model: str | None = None
     route_reason: str | None = None
+    route: str | None = None
+    """`local_small` or `cloud_large`, where the router decided so."""
 
 
 class TextDelta(_Event, frozen=True, tag="text-delta"):
@@ -131,6 +136,10 @@ class Notice(_Event, frozen=True, tag="notice"):
 
     code: str
     message: str
+    upstream: str | None = None
+    """Set when another upstream answers from here on; then `model` and `route` are its own."""
+    model: str | None = None
+    route: str | None = None
 
 
 class Usage(_Event, frozen=True, tag="usage"):
@@ -148,6 +157,8 @@ class RunEnd(_Event, frozen=True, tag="run-end"):
     reason: Reason | None = None
     finish: Finish | None = None
     error: str | None = None
+    status: int | None = None
+    """The HTTP status by which the upstream refused to answer."""
 
 
 Event: TypeAlias = (
@@ -180,6 +191,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 EVENT_TYPES: Final[dict[type, str]] = {kind: kind.__struct_config__.tag for kind in Event.__args__}
 """The `type` of each kind of event, e.g. `text-delta`."""
+
+
+def joined(deltas: Sequence[TextDelta | ReasoningDelta]) -> tuple[str, tuple[Mark, ...]]:
+    """The text of consecutive deltas, and the marks in it."""
+    marks: list[Mark] = []
+    length = 0
+    for delta in deltas:
+        if isinstance(delta, TextDelta) and delta.marks:
+            marks += [(length + start, length + end, n) for start, end, n in delta.marks]
+        length += len(delta.text)
+    return "".join([delta.text for delta in deltas]), tuple(marks)
 
 
 def join_log(entries: Sequence[Entry]) -> bytes:

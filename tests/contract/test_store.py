@@ -328,6 +328,27 @@ async def test_runs_without_a_key_are_never_the_same(store: Store) -> None:
     assert [created.replayed for created in results] == [False, False]
 
 
+async def test_p7_a_run_is_found_by_its_key_while_it_exists(
+    store: Store, harness: StoreHarness
+) -> None:
+    told = await begin(store, _keyed("海 '%", model="m", route_reason="because"))
+    assert await store.find_run(OWNER, "海 '%") == told.run
+    await commit(store, told.finish(TextDelta("a")))
+    store = await harness.reopen(store)
+    assert await store.find_run(OWNER, "海 '%") == await store.get_run(OWNER, told.run.id)
+    await commit(store, DeleteSession(OWNER, told.run.session_id))
+    assert await store.find_run(OWNER, "海 '%") is None
+
+
+async def test_p7_p8_a_key_finds_a_run_of_its_owner_and_exactly_that(store: Store) -> None:
+    mine, theirs = _keyed("k"), _keyed("k", owner=STRANGER)
+    await commit(store, mine.create(), theirs.create(), Told().create())
+    assert await store.find_run(OWNER, "k") == mine.run
+    assert await store.find_run(STRANGER, "k") == theirs.run
+    for owner, key in (("", "k"), (OWNER, ""), (OWNER, "K"), (OWNER, "k "), (OWNER, "%")):
+        assert await store.find_run(owner, key) is None
+
+
 # ------------------------------------------------------------------------------ one live run
 
 

@@ -9,7 +9,9 @@ from holdfast.events import Reference, References, TextDelta
 from holdfast.store.port import (
     CreateSession,
     DeleteSession,
+    Remember,
     SessionRecord,
+    SetFeedback,
     Store,
     UpdateSession,
 )
@@ -45,6 +47,7 @@ async def _session(store: Store, session_id: str, owner: str = OWNER) -> Session
         {},
         {"title": "海带 \0 'x'", "metadata": {"海": [1, None], "": {"b": True}}},
         {"dialect": "v1", "key": "their own name/ 海", "hidden": True},
+        {"preset": "careful 海", "title": ""},
     ],
 )
 async def test_a_session_comes_back_as_it_was_written(
@@ -54,6 +57,13 @@ async def test_a_session_comes_back_as_it_was_written(
     await commit(store, CreateSession(session))
     store = await harness.reopen(store)
     assert await store.get_session(OWNER, session.id) == session
+
+
+async def test_a_session_that_begins_with_a_question_keeps_its_preset(store: Store) -> None:
+    told = await tell(store, Told(a_session(preset="careful")), TextDelta("a"))
+    await begin(store, told.next_turn())
+    assert (await _session(store, told.run.session_id)).preset == "careful"
+    assert [s.preset for s in await store.list_sessions(OWNER, 5)] == ["careful"]
 
 
 async def test_a_session_names_its_live_run(store: Store) -> None:
@@ -206,8 +216,10 @@ async def test_p8_an_owner_is_exactly_its_name(store: Store, owner: str) -> None
 async def _secrets(store: Store, told: Told) -> Told:
     """A session that holds the secret in every place that can hold one."""
     await commit(store, told.create(metadata={"m": SECRET}))
+    await commit(store, Remember(told.run.session_id, "upstream", SECRET))
     await commit(store, told.say(References((Reference(1, text=SECRET),)), TextDelta(SECRET)))
     await commit(store, told.finish(request={"r": SECRET}, response=SECRET))
+    await commit(store, SetFeedback(OWNER, told.run.message_id, {"comment": SECRET}))
     return told
 
 
@@ -221,6 +233,7 @@ async def test_deleting_a_session_erases_all_of_it(store: Store, harness: StoreH
     assert await store.get_message(OWNER, told.run.message_id) is None
     assert await store.read_log(told.run.id, 0) is None
     assert await store.get_raw(told.run.id) == (None, None)
+    assert await store.get_conversation(told.run.session_id, "upstream") is None
 
 
 async def test_deleting_erases_the_journal_of_ended_runs_too_while_others_write(

@@ -13,7 +13,16 @@ from typing import Any, Literal
 from holdfast.store.port import Store
 from holdfast.store.sqlite import SqliteStore
 
-TABLES = ("sessions", "messages", "message_references", "runs", "journal", "run_logs")
+TABLES = (
+    "sessions",
+    "conversations",
+    "messages",
+    "message_references",
+    "runs",
+    "journal",
+    "run_logs",
+    "api_keys",
+)
 
 
 class StoreHarness(ABC):

@@ -1,5 +1,6 @@
 """Sessions, runs and writes with sensible values; a test names only what it is about."""
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from holdfast.store.port import (
     Append,
     CreateRun,
     FinishRun,
+    KeyRecord,
     RunCreated,
     RunRecord,
     SessionRecord,
@@ -43,6 +45,22 @@ def a_session(owner: str = OWNER, **values: Any) -> SessionRecord:
             "title": None,
             "created_at": at,
             "updated_at": at,
+            **values,
+        }
+    )
+
+
+def a_key(owner: str = OWNER, **values: Any) -> KeyRecord:
+    """A key record with an id and a digest of its own."""
+    key_id = new_id()
+    return KeyRecord(
+        **{
+            "id": key_id,
+            "owner": owner,
+            "name": "a key",
+            "digest": hashlib.sha256(key_id.encode()).hexdigest(),
+            "scopes": ("chat",),
+            "created_at": tick(),
             **values,
         }
     )

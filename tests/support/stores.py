@@ -9,6 +9,7 @@ from holdfast.engine.policy import Turn
 from holdfast.errors import StoreUnavailable
 from holdfast.store.port import (
     Append,
+    KeyRecord,
     LogPage,
     MessageRecord,
     RunRecord,
@@ -70,6 +71,7 @@ class ScriptedStore(Store):
 
     read_log = live_runs = get_run = get_raw = get_session = find_session = _unasked
     list_sessions = get_message = list_messages = list_turns = _unasked
+    find_run = get_conversation = list_keys = _unasked
 
 
 class ScriptedSource:
@@ -220,10 +222,23 @@ class FaultyStore(Store):
     async def find_session(self, owner: str, dialect: str, key: str) -> SessionRecord | None:
         return await (await self._reading()).find_session(owner, dialect, key)
 
+    async def find_run(self, owner: str, idempotency_key: str) -> RunRecord | None:
+        return await (await self._reading()).find_run(owner, idempotency_key)
+
+    async def get_conversation(self, session_id: str, upstream: str) -> str | None:
+        return await (await self._reading()).get_conversation(session_id, upstream)
+
+    async def list_keys(self) -> list[KeyRecord]:
+        return await (await self._reading()).list_keys()
+
     async def list_sessions(
-        self, owner: str, limit: int, before: tuple[int, str] | None = None
+        self,
+        owner: str,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        query: str | None = None,
     ) -> list[SessionRecord]:
-        return await (await self._reading()).list_sessions(owner, limit, before)
+        return await (await self._reading()).list_sessions(owner, limit, before, query)
 
     async def get_message(self, owner: str, message_id: str) -> MessageRecord | None:
         return await (await self._reading()).get_message(owner, message_id)

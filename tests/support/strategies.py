@@ -1,6 +1,8 @@
 """Hypothesis strategies for what the engine and the store work on."""
 
-from typing import Any
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
@@ -107,3 +109,21 @@ contents: st.SearchStrategy[Event] = st.one_of(
 
 events: st.SearchStrategy[Event] = st.one_of(contents, starts, ends)
 """Any event at all."""
+
+Cut: TypeAlias = Callable[[bytes], list[bytes]]
+"""A way to cut bytes into pieces."""
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> Cut:
+    """Into pieces of one small size, or at drawn places, relative to the length."""
+    places = draw(st.lists(st.floats(0, 1), max_size=8))
+    size = draw(st.sampled_from([0, 1, 2, 3, 17]))
+
+    def cut(data: bytes) -> list[bytes]:
+        if size:
+            return [data[at : at + size] for at in range(0, len(data), size)]
+        at = sorted({0, len(data), *(int(place * len(data)) for place in places)})
+        return [data[start:end] for start, end in pairwise(at)]
+
+    return cut

@@ -6,7 +6,7 @@ the three can never disagree. For any split of a log in two parts a and b,
 """
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Any, assert_never
 
 import msgspec
 
@@ -15,6 +15,7 @@ from holdfast.events import (
     Event,
     Mark,
     Notice,
+    Outcome,
     ReasoningDelta,
     Reference,
     References,
@@ -55,6 +56,15 @@ class Answer(msgspec.Struct, frozen=True):
     def status(self) -> Status:
         """How the message is shown."""
         return message_status(self.end.outcome if self.end else None, self.arrived)
+
+    @property
+    def early_end(self) -> dict[str, Any] | None:
+        """What the message's metadata say of an answer that ended early; None if it did not."""
+        end = self.end
+        if end is None or end.outcome is Outcome.COMPLETED:
+            return None
+        told = {"partial": self.arrived, "reason": end.reason, "error": end.error}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 class Fold:
@@ -99,10 +109,18 @@ class Fold:
                 self._upstream, self._model = event.upstream, event.model
             case RunEnd():
                 self._end = event
+            case Notice(upstream=str(upstream)):
+                self._turn_to(upstream, event.model)
             case Step() | Notice():
                 pass
             case _:
                 assert_never(event)
+
+    def _turn_to(self, upstream: str, model: str | None) -> None:
+        """Another upstream answers from here on: the one before gave nothing that stays."""
+        self._upstream, self._model, self._usage = upstream, model, None
+        kept = self._length, any(self._reasoning), self._tool_calls, self._references
+        self.arrived = any(kept)
 
     def _add_text(self, text: str, marks: tuple[Mark, ...]) -> None:
         if marks:

@@ -1,10 +1,10 @@
 """The life of a run, as two tables.
 
-A run is one attempt to write one assistant message. It moves forward through four states and
-never back:
+A run is one attempt to write one assistant message. It moves forward through four states, and
+back only when another upstream is asked:
 
     accepted    the question and the run are committed; nothing was asked of anybody yet
-    connecting  the upstream was called; it has not answered with anything yet
+    connecting  an upstream was called; it has not answered with anything yet
     streaming   something arrived
     ended       the outcome is decided; nothing may follow
 
@@ -71,6 +71,7 @@ TRANSITIONS: Final[dict[tuple[State, Signal], State]] = {
     (State.ACCEPTED, Signal.CONNECT): State.CONNECTING,
     (State.ACCEPTED, Signal.END): State.ENDED,
     (State.CONNECTING, Signal.CONNECT): State.CONNECTING,  # the next candidate
+    (State.STREAMING, Signal.CONNECT): State.CONNECTING,  # what the last one gave is taken back
     (State.CONNECTING, Signal.ARRIVE): State.STREAMING,
     (State.CONNECTING, Signal.END): State.ENDED,
     (State.STREAMING, Signal.ARRIVE): State.STREAMING,
@@ -87,11 +88,13 @@ class UpstreamEnd(msgspec.Struct, frozen=True):
         reason: None for any terminal marker that the upstream is known to use.
         finish: Why the model stopped, where the upstream says it.
         error: The upstream's own words, for people; never a secret.
+        status: The HTTP status by which it refused to answer.
     """
 
     reason: Reason | None = None
     finish: Finish | None = None
     error: str | None = None
+    status: int | None = None
 
 
 def has_arrived(event: Event) -> bool:
@@ -120,7 +123,7 @@ def decide(end: UpstreamEnd, arrived: bool) -> RunEnd:
         outcome = Outcome.INTERRUPTED if arrived else Outcome.FAILED
     if error is not None:  # an upstream's words may hold what no JSON can
         error = error.encode("utf-8", "replace").decode()
-    return RunEnd(outcome=outcome, reason=reason, finish=end.finish, error=error)
+    return RunEnd(outcome, reason, end.finish, error, end.status)
 
 
 def message_status(outcome: Outcome | None, arrived: bool) -> Status:
@@ -152,6 +155,8 @@ class RunMachine:
             self.state = TRANSITIONS[self.state, signal]
         except KeyError:
             raise LocalProtocolError(f"a run that is {self.state} cannot {signal}") from None
+        if signal is Signal.CONNECT:
+            self.arrived = False
 
     def see(self, event: Event) -> None:
         """Note an event of the upstream; the first that counts moves the run to `streaming`."""

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from holdfast.errors import ConfigError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision; a test holds it against the files in `migrations/versions`."""
 
 

@@ -7,13 +7,13 @@ since the Unix epoch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
 from holdfast.engine.fold import Answer
 from holdfast.engine.policy import Turn
-from holdfast.events import Entry
+from holdfast.events import Entry, Reference
 
 # ---------------------------------------------------------------------------- records
 
@@ -30,6 +30,8 @@ class SessionRecord(msgspec.Struct, frozen=True):
     key: str | None = None
     """The caller's own name for it, unique per owner and dialect; None on the native surface."""
     hidden: bool = False
+    preset: str | None = None
+    """The named configuration that its questions are asked with."""
     metadata: dict[str, Any] | None = None
     live_run_id: str | None = None
 
@@ -86,6 +88,24 @@ class MessageRecord(msgspec.Struct, frozen=True):
     completed_at: int | None = None
 
 
+class KeyRecord(msgspec.Struct, frozen=True):
+    """An API key; the key itself is not kept."""
+
+    id: str
+    owner: str
+    name: str
+    """What people call it."""
+    digest: str
+    """SHA-256 of the key, in hexadecimal digits."""
+    scopes: tuple[str, ...]
+    created_at: int
+    concurrent_runs: int | None = None
+    """How many live runs it may have; None: as many as the settings allow."""
+    asks_per_minute: int | None = None
+    """How many questions it may ask in a minute; None: as many as the settings allow."""
+    revoked_at: int | None = None
+
+
 class LogPage(msgspec.Struct, frozen=True):
     """Some consecutive entries of a run's log."""
 
@@ -132,6 +152,8 @@ class Append(msgspec.Struct, frozen=True):
     first_seq: int
     last_seq: int
     payload: bytes
+    request: dict[str, Any] | None = None
+    """What was sent to the upstream, if it is to be kept now: a crash must not lose it."""
 
 
 class FinishRun(msgspec.Struct, frozen=True):
@@ -151,7 +173,9 @@ class FinishRun(msgspec.Struct, frozen=True):
     """The whole log as it is stored, `append` included, if its owner still has it; else the store
     puts it together from the journal."""
     metadata: dict[str, Any] | None = None
+    """The message's; None leaves what it has."""
     request: dict[str, Any] | None = None
+    """None leaves what an `Append` has told."""
     response: Any = None
 
 
@@ -184,6 +208,63 @@ class DeleteSession(msgspec.Struct, frozen=True):
     session_id: str
 
 
+class Remember(msgspec.Struct, frozen=True):
+    """Note an upstream's own name for a session's conversation; the later one counts.
+
+    A session that does not exist any more is no error.
+    """
+
+    session_id: str
+    upstream: str
+    conversation: str
+
+
+class SetFeedback(msgspec.Struct, frozen=True):
+    """Replace what a person thinks of an answer; None takes it back.
+
+    Refusals: NotFound; Conflict for a question.
+    """
+
+    owner: str
+    message_id: str
+    feedback: dict[str, Any] | None
+
+
+class CompleteMessage(msgspec.Struct, frozen=True):
+    """Complete an ended partial answer with what its reader has of it; the log stays as it is.
+
+    The message gets the text, the references, status `complete` and `completed_by: "client"` in
+    its metadata, in place of what they said of the early end; outcome and reason stay. With the
+    content that such a message already has, or the text of one that was complete by itself,
+    nothing changes. Result: None.
+
+    Refusals: NotFound; Conflict while it streams, against an answer that was complete by itself
+    with another text, for a question, for an answer that was completed otherwise before, and for
+    a text that does not begin with what is stored.
+    """
+
+    owner: str
+    session_id: str
+    message_id: str
+    text: str
+    references: tuple[Reference, ...] | None
+    """None leaves those that are stored."""
+    completed_at: int
+
+
+class CreateKey(msgspec.Struct, frozen=True):
+    """Keep a key."""
+
+    key: KeyRecord
+
+
+class RevokeKey(msgspec.Struct, frozen=True):
+    """Make a key useless from now on. Refusal: NotFound; twice is no error."""
+
+    key_id: str
+    revoked_at: int
+
+
 class Probe(msgspec.Struct, frozen=True):
     """Try whether the store takes writes, as a real append would, and leave nothing behind."""
 
@@ -198,6 +279,11 @@ Write: TypeAlias = (
     | CreateSession
     | UpdateSession
     | DeleteSession
+    | Remember
+    | SetFeedback
+    | CompleteMessage
+    | CreateKey
+    | RevokeKey
     | Probe
 )
 
@@ -220,6 +306,9 @@ class Store(ABC):
     - A run has at most one live sibling per session, and exactly one `FinishRun` succeeds.
     - Everything that is asked for with an `owner` exists only for that owner (P8).
     """
+
+    shared: ClassVar[bool] = False
+    """Whether other processes may write to the same database at the same time."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -272,10 +361,31 @@ class Store(ABC):
         """The session that the caller's own `key` names."""
 
     @abstractmethod
+    async def find_run(self, owner: str, idempotency_key: str) -> RunRecord | None:
+        """The run that this key stands for."""
+
+    @abstractmethod
+    async def get_conversation(self, session_id: str, upstream: str) -> str | None:
+        """What `Remember` noted last for this session and upstream."""
+
+    @abstractmethod
+    async def list_keys(self) -> list[KeyRecord]:
+        """Every key, revoked ones too, oldest first."""
+
+    @abstractmethod
     async def list_sessions(
-        self, owner: str, limit: int, before: tuple[int, str] | None = None
+        self,
+        owner: str,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        query: str | None = None,
     ) -> list[SessionRecord]:
-        """Sessions that are not hidden, last used first, from `before` (updated_at, id) on."""
+        """Sessions that are not hidden, last used first, from `before` (updated_at, id) on.
+
+        With `query` only those whose title, or an active version of one of whose messages, has
+        this text in it; letters of either case are the same, at least those of ASCII. Space
+        around it does not count, and nothing but space is no query.
+        """
 
     @abstractmethod
     async def get_message(self, owner: str, message_id: str) -> MessageRecord | None:

@@ -14,9 +14,10 @@ from sqlalchemy.sql import Select
 from holdfast.engine.policy import Turn
 from holdfast.events import Entry, Reference, decode, split_log
 from holdfast.store import statements as sql
-from holdfast.store.port import LogPage, MessageRecord, RunRecord, SessionRecord
+from holdfast.store.port import KeyRecord, LogPage, MessageRecord, RunRecord, SessionRecord
 from holdfast.store.rows import (
     Row,
+    key_record,
     message_record,
     reference_record,
     run_record,
@@ -82,6 +83,12 @@ def get_run(connection: Connection, owner: str, run_id: str) -> RunRecord | None
     return run_record(row) if row else None
 
 
+def find_run(connection: Connection, owner: str, idempotency_key: str) -> RunRecord | None:
+    """See `Store.find_run`."""
+    row = _row(connection, sql.RUN_OF_KEY, owner=owner, idempotency_key=idempotency_key)
+    return run_record(row) if row else None
+
+
 def get_session(connection: Connection, owner: str, session_id: str) -> SessionRecord | None:
     """See `Store.get_session`."""
     row = _row(connection, sql.SESSION, owner=owner, id=session_id)
@@ -97,15 +104,35 @@ def find_session(
 
 
 def list_sessions(
-    connection: Connection, owner: str, limit: int, before: tuple[int, str] | None
+    connection: Connection,
+    owner: str,
+    limit: int,
+    before: tuple[int, str] | None,
+    query: str | None,
 ) -> list[SessionRecord]:
     """See `Store.list_sessions`."""
+    values: dict[str, Any] = {"owner": owner, "limit": limit}
+    first, following = sql.SESSIONS_FIRST, sql.SESSIONS_BEFORE
+    if query and (sought := query.strip()):
+        values["query"] = sought
+        first, following = sql.SESSIONS_FOUND_FIRST, sql.SESSIONS_FOUND_BEFORE
     if before is None:
-        rows = _rows(connection, sql.SESSIONS_FIRST, owner=owner, limit=limit)
+        rows = _rows(connection, first, **values)
     else:
         at, last = before
-        rows = _rows(connection, sql.SESSIONS_BEFORE, owner=owner, limit=limit, at=at, id=last)
+        rows = _rows(connection, following, **values, at=at, id=last)
     return [session_record(row) for row in rows]
+
+
+def get_conversation(connection: Connection, session_id: str, upstream: str) -> str | None:
+    """See `Store.get_conversation`."""
+    row = _row(connection, sql.CONVERSATION, session_id=session_id, upstream=upstream)
+    return row["conversation"] if row else None
+
+
+def list_keys(connection: Connection) -> list[KeyRecord]:
+    """See `Store.list_keys`."""
+    return [key_record(row) for row in _rows(connection, sql.KEYS)]
 
 
 def get_message(connection: Connection, owner: str, message_id: str) -> MessageRecord | None:

@@ -8,7 +8,7 @@ import msgspec
 from holdfast.engine.fold import Answer, ToolCallSoFar
 from holdfast.engine.run import Status
 from holdfast.events import Mark, Outcome, Reason, Reference, RunEnd, Usage, encode
-from holdfast.store.port import FinishRun, MessageRecord, RunRecord, SessionRecord
+from holdfast.store.port import FinishRun, KeyRecord, MessageRecord, RunRecord, SessionRecord
 
 Row = Mapping[str, Any]
 T = TypeVar("T")
@@ -36,6 +36,16 @@ def session_record(row: Row) -> SessionRecord:
     return SessionRecord(**{**row, "metadata": from_json(row["metadata"], dict, None)})
 
 
+def key_row(key: KeyRecord) -> dict[str, Any]:
+    """A row of `api_keys`."""
+    return msgspec.structs.asdict(key) | {"scopes": to_json(key.scopes)}
+
+
+def key_record(row: Row) -> KeyRecord:
+    """A row of `api_keys`."""
+    return KeyRecord(**{**row, "scopes": from_json(row["scopes"], tuple[str, ...], ())})
+
+
 def run_record(row: Row) -> RunRecord:
     """A row of `runs`; columns that the record does not have are left out."""
     return RunRecord(**{name: row[name] for name in RunRecord.__struct_fields__})
@@ -55,8 +65,8 @@ def finish_rows(write: FinishRun) -> tuple[dict[str, Any], dict[str, Any], list[
     run = shared | {
         "p_id": write.run_id,
         "p_last_seq": write.append.last_seq,
-        "p_request": _kept(write.request),
-        "p_response": _kept(write.response),
+        "p_request": kept(write.request),
+        "p_response": kept(write.response),
         "p_ended_at": write.ended_at,
     }
     message = shared | {
@@ -77,7 +87,7 @@ def finish_rows(write: FinishRun) -> tuple[dict[str, Any], dict[str, Any], list[
     return run, message, references
 
 
-def _kept(exchanged: Any) -> str | None:
+def kept(exchanged: Any) -> str | None:
     """What was said on the wire; it is for debugging, and must not cost an answer."""
     try:
         return to_json(exchanged)

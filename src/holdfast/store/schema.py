@@ -37,6 +37,7 @@ sessions = Table(
     Column("metadata", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("preset", Text),
     Index("sessions_by_use", "owner", "updated_at", "id"),
     Index(
         "sessions_by_key",
@@ -47,6 +48,14 @@ sessions = Table(
         sqlite_where=text("key IS NOT NULL"),
         postgresql_where=text("key IS NOT NULL"),
     ),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("upstream", Text, primary_key=True),
+    Column("conversation", Text, nullable=False),
 )
 
 messages = Table(
@@ -151,4 +160,19 @@ run_logs = Table(
     Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("last_seq", BigInteger, nullable=False),
     Column("payload", LargeBinary, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("concurrent_runs", Integer),
+    Column("asks_per_minute", Integer),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+    Index("api_keys_by_digest", "digest", unique=True),
 )

@@ -19,6 +19,7 @@ from holdfast.errors import ConfigError, StoreLocked, StoreUnavailable
 from holdfast.store import migrate, reads
 from holdfast.store import statements as sql
 from holdfast.store.port import (
+    KeyRecord,
     LogPage,
     MessageRecord,
     RunRecord,
@@ -200,11 +201,27 @@ class SqliteStore(Store):
         """See `Store.find_session`."""
         return await self._read(reads.find_session, owner, dialect, key)
 
+    async def find_run(self, owner: str, idempotency_key: str) -> RunRecord | None:
+        """See `Store.find_run`."""
+        return await self._read(reads.find_run, owner, idempotency_key)
+
+    async def get_conversation(self, session_id: str, upstream: str) -> str | None:
+        """See `Store.get_conversation`."""
+        return await self._read(reads.get_conversation, session_id, upstream)
+
+    async def list_keys(self) -> list[KeyRecord]:
+        """See `Store.list_keys`."""
+        return await self._read(reads.list_keys)
+
     async def list_sessions(
-        self, owner: str, limit: int, before: tuple[int, str] | None = None
+        self,
+        owner: str,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        query: str | None = None,
     ) -> list[SessionRecord]:
         """See `Store.list_sessions`."""
-        return await self._read(reads.list_sessions, owner, limit, before)
+        return await self._read(reads.list_sessions, owner, limit, before, query)
 
     async def get_message(self, owner: str, message_id: str) -> MessageRecord | None:
         """See `Store.get_message`."""

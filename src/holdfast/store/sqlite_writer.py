@@ -12,22 +12,20 @@ from holdfast.errors import (
     StoreError,
     StoreUnavailable,
 )
+from holdfast.store import edits
 from holdfast.store import statements as sql
 from holdfast.store.port import (
     Append,
     CreateRun,
-    CreateSession,
     DeleteSession,
     FinishRun,
     Probe,
-    RequestCancel,
     RunCreated,
     RunRecord,
-    UpdateSession,
     Write,
 )
 from holdfast.store.reads import pack_log
-from holdfast.store.rows import finish_rows, run_record, session_row, to_json
+from holdfast.store.rows import Row, finish_rows, kept, run_record, session_row, to_json
 from holdfast.store.statements import Prepared
 
 APPEND_ROWS = (64, 16, 4, 1)
@@ -115,12 +113,12 @@ class Writer:
         known = self._index.rows
         early = [w for w in writes if type(w) is Append and w.run_id in known]
         self._append(early)
+        for append in early:
+            self._keep_request(append)
         if len(early) == len(writes):
             return results
         for place, write in enumerate(writes):
-            if type(write) is Append:
-                if write.run_id not in known:
-                    results[place] = self._append_to_new_run(write)
+            if type(write) is Append and write.run_id in known:
                 continue
             try:
                 results[place] = self._apply_one(write)
@@ -133,24 +131,27 @@ class Writer:
         if not any(run_id == write.run_id for run_id, _, _ in self._added):
             return False
         self._append_rows([write])
+        self._keep_request(write)
         return None
+
+    def _keep_request(self, write: Append) -> None:
+        if write.request is not None:
+            self._run(sql.KEEP_REQUEST, p_id=write.run_id, p_request=kept(write.request))
 
     def _apply_one(self, write: Write) -> Any:
         match write:
             case CreateRun():
                 return self._create_run(write)
+            case Append():
+                return self._append_to_new_run(write)
             case FinishRun():
                 return self._finish_run(write)
-            case RequestCancel(run_id):
-                self._run(sql.REQUEST_CANCEL, p_id=run_id)
-            case CreateSession(session):
-                self._insert(sql.INSERT_SESSION, session_row(session))
-            case UpdateSession():
-                self._update_session(write)
             case DeleteSession():
                 self._delete_session(write)
             case Probe(at):
                 self._probe(at)
+            case _:
+                edits.apply(self, write)
         return None
 
     # ------------------------------------------------------------------ driver
@@ -160,6 +161,16 @@ class Writer:
 
     def _insert(self, statement: Prepared, values: dict[str, Any]) -> None:
         self._cursor.execute(statement.sql, statement.row(values))
+
+    def change(self, statement: Prepared, **values: Any) -> int:
+        """See `edits.Driver`."""
+        return self._run(statement, **values).rowcount
+
+    def rows(self, statement: Prepared, **values: Any) -> list[Row]:
+        """See `edits.Driver`."""
+        cursor = self._run(statement, **values)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     # ------------------------------------------------------------------ journal
 
@@ -243,17 +254,24 @@ class Writer:
     def _refuse_if_busy(self, run: RunRecord) -> None:
         live = self._run(sql.LIVE_RUN, p_session_id=run.session_id).fetchone()
         if live:
-            raise RunActive("the session's last answer is still being written", run_id=live[0])
+            raise RunActive(
+                "the session's last answer is still being written",
+                session_id=run.session_id,
+                run_id=live[0],
+            )
 
     def _earlier_run(self, run: RunRecord) -> RunRecord | None:
-        cursor = self._run(sql.RUN_BY_KEY, p_owner=run.owner, p_idempotency_key=run.idempotency_key)
-        row = cursor.fetchone()
-        if row is None:
+        rows = self.rows(sql.RUN_BY_KEY, p_owner=run.owner, p_idempotency_key=run.idempotency_key)
+        if not rows:
             return None
-        names = [column[0] for column in cursor.description]
-        earlier = run_record(dict(zip(names, row, strict=True)))
+        earlier = run_record(rows[0])
         if earlier.fingerprint != run.fingerprint:
-            raise IdempotencyMismatch("this Idempotency-Key was used with another request")
+            raise IdempotencyMismatch(
+                "this Idempotency-Key was used with another request",
+                session_id=earlier.session_id,
+                message_id=earlier.message_id,
+                run_id=earlier.id,
+            )
         return earlier
 
     def _insert_messages(self, write: CreateRun) -> None:
@@ -325,20 +343,6 @@ class Writer:
             self._cursor.executemany(insert.sql, [insert.row(row) for row in references])
         self._ended.append(write.run_id)
         return True
-
-    # ------------------------------------------------------------------ sessions
-
-    def _update_session(self, write: UpdateSession) -> None:
-        cursor = self._run(
-            sql.UPDATE_SESSION,
-            p_id=write.session_id,
-            p_owner=write.owner,
-            p_updated_at=write.updated_at,
-            p_title=write.title,
-            p_metadata=to_json(write.metadata),
-        )
-        if cursor.rowcount == 0:
-            raise NotFound("there is no such session")
 
     def _delete_session(self, write: DeleteSession) -> None:
         runs = self._run(sql.SESSION_RUNS, p_session_id=write.session_id).fetchall()

@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     and_,
     bindparam,
+    case,
     delete,
+    exists,
     func,
     insert,
     literal_column,
@@ -20,9 +23,13 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.functions import FunctionElement
 
 from holdfast.store.schema import (
+    api_keys,
+    conversations,
     journal,
     message_references,
     messages,
@@ -53,6 +60,24 @@ class Prepared:
 def _p(name: str) -> Any:
     # Prefixed, since a bare column name would clash with the SET clause of an update.
     return bindparam(f"p_{name}")
+
+
+class _Contains(FunctionElement[bool]):
+    """Whether a text has another one in it, letters of either case being the same.
+
+    No LIKE: its wildcards would have to be escaped, and that of SQLite ends at a NUL and refuses
+    a pattern of more than 50,000 bytes.
+    """
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_Contains)
+def _compile_contains(element: _Contains, compiler: Any, **kwargs: Any) -> str:
+    text, sought = [compiler.process(func.lower(clause), **kwargs) for clause in element.clauses]
+    place = "strpos" if compiler.dialect.name == "postgresql" else "instr"
+    return f"{place}({text}, {sought}) > 0"
 
 
 # Written out, not bound: only so can the planner use the partial index on live runs.
@@ -88,6 +113,22 @@ UPDATE_SESSION = Prepared(
         metadata=func.coalesce(_p("metadata"), sessions.c.metadata),
     )
 )
+UPDATE_CONVERSATION = Prepared(
+    update(conversations)
+    .where(
+        conversations.c.session_id == _p("session_id"), conversations.c.upstream == _p("upstream")
+    )
+    .values(conversation=_p("conversation"))
+)
+INSERT_CONVERSATION = Prepared(
+    insert(conversations).from_select(
+        ["session_id", "upstream", "conversation"],
+        select(sessions.c.id, _p("upstream"), _p("conversation")).where(
+            sessions.c.id == _p("session_id")
+        ),
+    )
+)
+"""Nothing, if the session does not exist (any more)."""
 OWN_SESSION = Prepared(
     select(sessions.c.id).where(sessions.c.id == _p("id"), sessions.c.owner == _p("owner"))
 )
@@ -128,18 +169,21 @@ END_RUN = Prepared(
         reason=_p("reason"),
         error=_p("error"),
         upstream=func.coalesce(_p("upstream"), runs.c.upstream),
-        model=func.coalesce(_p("model"), runs.c.model),
+        # Who answered in the end may have no model where the one before had one.
+        model=case((_p("upstream").is_(None), runs.c.model), else_=_p("model")),
         last_seq=_p("last_seq"),
-        request=_p("request"),
+        request=func.coalesce(_p("request"), runs.c.request),
         response=_p("response"),
         ended_at=_p("ended_at"),
     )
 )
+KEEP_REQUEST = Prepared(update(runs).where(runs.c.id == _p("id")).values(request=_p("request")))
 END_MESSAGE = Prepared(
     update(messages)
     .where(messages.c.id == _p("id"))
     .values(
-        {
+        {"metadata": func.coalesce(_p("metadata"), messages.c.metadata)}
+        | {
             name: _p(name)
             for name in (
                 "status",
@@ -153,11 +197,50 @@ END_MESSAGE = Prepared(
                 "error",
                 "upstream",
                 "model",
-                "metadata",
                 "completed_at",
             )
         }
     )
+)
+OWN_MESSAGE = Prepared(
+    select(
+        messages.c.session_id,
+        messages.c.role,
+        messages.c.status,
+        messages.c.content,
+        messages.c.metadata,
+    )
+    .join(sessions, sessions.c.id == messages.c.session_id)
+    .where(messages.c.id == _p("id"), sessions.c.owner == _p("owner"))
+    .with_for_update(of=messages)
+)
+"""What is written next depends on it, so other writers wait (SQLite has only one)."""
+SET_FEEDBACK = Prepared(
+    update(messages).where(messages.c.id == _p("id")).values(feedback=_p("feedback"))
+)
+COMPLETE_MESSAGE = Prepared(
+    update(messages)
+    .where(messages.c.id == _p("id"))
+    .values(
+        status="complete",
+        content=_p("content"),
+        metadata=_p("metadata"),
+        completed_at=_p("completed_at"),
+    )
+)
+REFERENCES_OF_MESSAGE = Prepared(
+    select(message_references)
+    .where(message_references.c.message_id == _p("message_id"))
+    .order_by(message_references.c.place)
+)
+DELETE_REFERENCES = Prepared(
+    delete(message_references).where(message_references.c.message_id == _p("message_id"))
+)
+INSERT_KEY = Prepared(insert(api_keys))
+REVOKE_KEY = Prepared(
+    update(api_keys)
+    .where(api_keys.c.id == _p("id"))
+    .values(revoked_at=func.coalesce(api_keys.c.revoked_at, _p("revoked_at")))
 )
 REQUEST_CANCEL = Prepared(
     update(runs).where(runs.c.id == _p("id"), _IS_LIVE).values(cancel_requested=True)
@@ -199,6 +282,9 @@ def append_sql(rows: int) -> str:
 _RUN_COLUMNS = [c for c in runs.c if c.name not in ("request", "response", "cancel_requested")]
 
 RUN = select(*_RUN_COLUMNS).where(runs.c.id == _p("id"), runs.c.owner == _p("owner"))
+RUN_OF_KEY = select(*_RUN_COLUMNS).where(
+    runs.c.owner == _p("owner"), runs.c.idempotency_key == _p("idempotency_key")
+)
 RAW = select(runs.c.request, runs.c.response).where(runs.c.id == _p("id"))
 LIVE_RUNS = select(*_RUN_COLUMNS, runs.c.cancel_requested).where(_IS_LIVE).order_by(runs.c.id)
 RUN_END = select(runs.c.last_seq).where(runs.c.id == _p("id"))
@@ -230,13 +316,27 @@ _SESSIONS = (
     .order_by(sessions.c.updated_at.desc(), sessions.c.id.desc())
     .limit(_p("limit"))
 )
-SESSIONS_FIRST = _SESSIONS
-SESSIONS_BEFORE = _SESSIONS.where(
-    or_(
-        sessions.c.updated_at < _p("at"),
-        and_(sessions.c.updated_at == _p("at"), sessions.c.id < _p("id")),
-    )
+_BEFORE = or_(
+    sessions.c.updated_at < _p("at"),
+    and_(sessions.c.updated_at == _p("at"), sessions.c.id < _p("id")),
 )
+_FOUND = or_(
+    _Contains(sessions.c.title, _p("query")),
+    exists().where(
+        messages.c.session_id == sessions.c.id,
+        messages.c.active.is_(True),
+        _Contains(messages.c.content, _p("query")),
+    ),
+)
+SESSIONS_FIRST = _SESSIONS
+SESSIONS_BEFORE = _SESSIONS.where(_BEFORE)
+SESSIONS_FOUND_FIRST = _SESSIONS.where(_FOUND)
+SESSIONS_FOUND_BEFORE = _SESSIONS.where(_BEFORE, _FOUND)
+
+CONVERSATION = select(conversations.c.conversation).where(
+    conversations.c.session_id == _p("session_id"), conversations.c.upstream == _p("upstream")
+)
+KEYS = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
 
 MESSAGE = (
     select(messages)

@@ -113,6 +113,23 @@ def test_steps_and_notices_are_no_part_of_the_answer() -> None:
     assert fold([Step("searching"), Notice("fell_back", "local")]) == Answer()
 
 
+def test_a_notice_of_another_upstream_takes_back_what_the_one_before_gave() -> None:
+    start = RunStart("r", "s", "m", "q", "gpt", model="some-model")
+    notice = Notice("fallback", "gpt is down", upstream="docs")
+    answer = fold([start, References((Reference(1),)), Usage(1, 1), References(()), notice])
+    assert (answer.upstream, answer.model, answer.usage) == ("docs", None, None)
+    assert not answer.arrived
+    failed = RunEnd(Outcome.FAILED, Reason.UPSTREAM_ERROR)
+    assert fold([failed], answer).status is Status.FAILED
+
+
+def test_a_notice_of_another_upstream_keeps_what_is_there() -> None:
+    notice = Notice("fallback", "gpt is down", upstream="docs")
+    for event in (TextDelta("a"), ReasoningDelta("a"), ToolCall(0), References((Reference(1),))):
+        answer = fold([event, notice])
+        assert (answer.arrived, answer.upstream) == (True, "docs")
+
+
 def test_the_end_gives_the_status() -> None:
     done = RunEnd(Outcome.COMPLETED)
     assert fold([TextDelta("a"), done]).status is Status.COMPLETE

@@ -5,14 +5,17 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from blockbuster import BlockingError
+from sqlalchemy import Engine, event
 
 from holdfast.errors import ConfigError, HoldfastError, StoreLocked, StoreUnavailable
+from holdfast.events import TextDelta
 from holdfast.store.sqlite import SqliteStore
 from tests.support.harness import SqliteHarness
 from tests.support.records import Told, begin, read_all, tell
@@ -297,6 +300,49 @@ async def test_what_an_earlier_process_wrote_is_read_through_a_relative_name_too
     await again.open()
     assert await read_all(again, told.run.id) == told.entries
     await again.close()
+
+
+# ------------------------------------------------------------------------------ searching
+
+
+@pytest.fixture
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that is run from now on, with its parameters."""
+    run: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement != "BEGIN":
+            run.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield run
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("before", [None, (2**60, "z")])
+async def test_a_search_is_one_statement_that_reads_the_owners_sessions_in_order(
+    harness: SqliteHarness,
+    statements: list[tuple[str, Any]],
+    before: tuple[int, str] | None,
+) -> None:
+    store = await harness.open()
+    for number in range(20):
+        await tell(store, Told(question=f"kelp {number}"), TextDelta("a"))
+    statements.clear()
+    assert len(await store.list_sessions("ada", 10, before, query="kelp")) == 10
+    ((statement, parameters),) = statements
+
+    def explain() -> list[str]:
+        connection = sqlite3.connect(harness.path)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+        connection.close()
+        return [row[3] for row in plan]
+
+    plan = "\n".join(await asyncio.to_thread(explain))
+    assert "sessions USING INDEX sessions_by_use (owner=?" in plan
+    assert "messages USING INDEX messages_by_turn (session_id=?)" in plan
+    assert "SCAN" not in plan
+    assert "TEMP B-TREE" not in plan
 
 
 async def test_a_read_that_fails_says_that_the_store_is_unavailable(

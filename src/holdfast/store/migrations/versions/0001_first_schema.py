@@ -89,7 +89,7 @@ def upgrade() -> None:
         sa.Column("on_disconnect", sa.Text(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("fingerprint", sa.Text(), nullable=True),
-        sa.Column("cancel_requested", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("cancel_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("last_seq", sa.BigInteger(), nullable=True),
         sa.Column("request", sa.Text(), nullable=True),
         sa.Column("response", sa.Text(), nullable=True),
