@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +10,24 @@ from pydantic import ValidationError
 
 from holdfast.engine.policy import ChatMessage
 from holdfast.engine.run import UpstreamEnd
-from holdfast.events import Finish, Reason, ReasoningDelta, TextDelta, Usage
+from holdfast.events import (
+    Finish,
+    Reason,
+    ReasoningDelta,
+    References,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Ask, Exchange, Item
 from holdfast.upstreams.citations import Style
 from holdfast.upstreams.openai import OpenAI
 from holdfast.upstreams.openai_decoder import OpenAIDecoder
 from holdfast.upstreams.transport import Transport
+from tests.support.corpus import Case, find_cases
 from tests.support.loop import until
+from tests.support.records import changed
 from tests.support.sink import FullSink, RecordingSink, collect
 from tests.support.upstream_server import (
     LAST_CHUNK,
@@ -35,7 +44,6 @@ from tests.support.upstream_server import (
     whole,
 )
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "openai"
 SECRET = "sk-very-secret"
 ASK = Ask(run_id="r", session_id="s", message_id="m", message="How often?")
 WHOLE = UpstreamEnd(finish=Finish.STOP)
@@ -134,6 +142,65 @@ async def test_what_is_not_set_is_not_sent(make: Callable[..., OpenAI]) -> None:
     assert "authorization" not in server.requests[0].headers
 
 
+CHAT: dict[str, Any] = {
+    "model": "what the client calls it",
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "How often?"}]},
+        {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": {}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "18"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "now", "parameters": {}}}],
+    "tool_choice": "auto",
+    "response_format": {"type": "json_object"},
+    "temperature": 0.3,
+    "seed": 7,
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+    "x_new_parameter": [None, 1.5],
+}
+
+
+async def test_the_request_of_a_client_of_the_same_api_is_passed_on(
+    make: Callable[..., OpenAI],
+) -> None:
+    question = changed(ASK, chat=CHAT, system="Another.", temperature=1.0, model="m2")
+    async with ScriptedUpstream(stream(*completion("ok"))) as server:
+        upstream = make(server.base_url, model="m1", max_tokens=5, temperature=0.9)
+        await ask(upstream, question)
+        await ask(upstream, changed(question, model=None))
+        await ask(make(server.base_url, include_usage=False), changed(question, model=None))
+    expected = {
+        **CHAT,
+        "model": "m2",
+        "stream_options": {"include_obfuscation": False, "include_usage": True},
+    }
+    assert server.requests[0].json == expected
+    assert server.requests[1].json == {**expected, "model": "m1"}
+    without_model = {name: value for name, value in CHAT.items() if name != "model"}
+    assert server.requests[2].json == without_model
+
+
+async def test_further_members_are_added_where_the_client_sent_none(
+    make: Callable[..., OpenAI],
+) -> None:
+    more = {"reference": True, "seed": 1, "model": "m0"}
+    async with ScriptedUpstream(stream(*completion("ok"))) as server:
+        await ask(make(server.base_url, extra_body=more), changed(ASK, chat=CHAT))
+    sent = server.requests[0].json
+    assert (sent["reference"], sent["seed"], sent["model"]) == (True, 7, "m0")
+
+
+async def test_tool_calls_of_a_passed_on_request_come_back(make: Callable[..., OpenAI]) -> None:
+    said = {"index": 0, "id": "a", "function": {"name": "now", "arguments": "{}"}}
+    script = stream(
+        completion_chunk(tool_calls=[said]), completion_chunk("tool_calls"), event("[DONE]")
+    )
+    async with ScriptedUpstream(script) as server:
+        items = await ask(make(server.base_url), changed(ASK, chat=CHAT))
+    assert items == [ToolCall(0, "a", "now", "{}"), UpstreamEnd(finish=Finish.TOOL_CALLS)]
+
+
 def test_secrets_do_not_show_in_the_settings() -> None:
     table = {"base_url": "http://a.example", "api_key": SECRET, "headers": {"X-Key": SECRET}}
     settings = OpenAI.Settings.model_validate(table)
@@ -185,14 +252,14 @@ async def test_a_keep_alive_is_an_empty_batch(make: Callable[..., OpenAI]) -> No
         assert await answer == UpstreamEnd()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CORPUS.glob("*.sse")))
-async def test_recorded_streams_arrive_whole(make: Callable[..., OpenAI], name: str) -> None:
-    recorded = (CORPUS / f"{name}.sse").read_bytes()
-    pieces = [recorded[at : at + 100] for at in range(0, len(recorded), 100)]
-    async with ScriptedUpstream(stream(*pieces)) as server:
-        items = await ask(make(server.base_url))
-    decoder = OpenAIDecoder()
-    assert items == decoder.feed(recorded) + decoder.finish()
+@pytest.mark.parametrize("case", find_cases("openai", "openai_agents"), ids=str)
+async def test_recorded_answers_arrive_whole(make: Callable[..., OpenAI], case: Case) -> None:
+    body = case.body
+    pieces = [body[at : at + 100] for at in range(0, len(body), 100)]
+    path = "/agents_openai/a1" if case.folder == "openai_agents" else ""
+    async with ScriptedUpstream(stream(*pieces) if case.is_stream else whole(body)) as server:
+        items = await ask(make(server.base_url + path, pace=0))
+    assert items == case.items()
 
 
 async def test_a_server_without_content_type(make: Callable[..., OpenAI]) -> None:
@@ -211,9 +278,91 @@ async def test_a_server_that_does_not_stream(make: Callable[..., OpenAI]) -> Non
     }
     exchange = Exchange()
     async with ScriptedUpstream(whole(body)) as server:
-        items = await ask(make(server.base_url), exchange=exchange)
+        items = await ask(make(server.base_url, stream=False, pace=0), exchange=exchange)
     assert items == [ReasoningDelta("hm"), TextDelta("Yes."), Usage(1, 2), WHOLE]
     assert exchange.response["usage"] == {"prompt_tokens": 1, "completion_tokens": 2}
+    assert server.requests[0].json["stream"] is False
+    assert "stream_options" not in server.requests[0].json
+
+
+LONG = "The valve has to be serviced every 18 months [ID:0]. " * 100
+LONG_ANSWER = whole(
+    {
+        "choices": [
+            {
+                "message": {"content": LONG, "reference": [{"id": "a", "content": "18 months"}]},
+                "finish_reason": "stop",
+            }
+        ]
+    }
+)
+
+
+@pytest.mark.parametrize("settings", [{"stream": False}, {}])
+async def test_an_answer_in_one_piece_is_streamed_out(
+    make: Callable[..., OpenAI], settings: dict[str, Any]
+) -> None:
+    async with ScriptedUpstream(LONG_ANSWER) as server:
+        items = await ask(make(server.base_url, pace=100_000, **settings))
+    assert isinstance(items[0], References), "they come first"
+    deltas = [item for item in items if isinstance(item, TextDelta)]
+    assert len(deltas) > 1
+    assert texts(items) == LONG.replace("ID:0", "1")
+    assert sum(len(delta.marks) for delta in deltas) == 100
+    assert items[-1] == WHOLE
+
+
+async def test_a_client_that_waits_for_the_whole_answer_is_not_kept_waiting(
+    make: Callable[..., OpenAI],
+) -> None:
+    chat = {**CHAT, "stream": False}
+    async with ScriptedUpstream(LONG_ANSWER) as server:
+        items = await ask(make(server.base_url, pace=0.001), changed(ASK, chat=chat))
+    assert len([item for item in items if isinstance(item, TextDelta)]) == 1
+
+
+async def test_cancelling_while_an_answer_is_streamed_out_keeps_what_was_given(
+    make: Callable[..., OpenAI], transport: Transport
+) -> None:
+    async with ScriptedUpstream(LONG_ANSWER) as server:
+        sink = RecordingSink()
+        upstream = make(server.base_url, pace=1.0)
+        task = asyncio.create_task(upstream.answer(ASK, Exchange(), sink))
+        await sink.has(lambda: bool(sink.text))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sink.text == "The"
+        assert sink.ends == []
+        await ask(make(server.base_url, pace=0))
+        assert server.connections == 1, "the answer had come to its end"
+
+
+async def test_an_answer_that_is_streamed_out_waits_for_a_full_run(
+    make: Callable[..., OpenAI],
+) -> None:
+    async with ScriptedUpstream(LONG_ANSWER) as server:
+        sink = FullSink()
+        end = await make(server.base_url, pace=100_000).answer(ASK, Exchange(), sink)
+    assert end == WHOLE
+    assert sink.waits > 1
+
+
+async def test_a_limit_ends_an_answer_that_is_streamed_out(make: Callable[..., OpenAI]) -> None:
+    limit = UpstreamEnd(Reason.LIMIT, error="enough")
+    async with ScriptedUpstream(LONG_ANSWER) as server:
+        sink = RecordingSink(2, limit)
+        end = await make(server.base_url, pace=100_000).answer(ASK, Exchange(), sink)
+    assert (end, len(sink.events)) == (limit, 2)
+
+
+@pytest.mark.parametrize(("think_tags", "thoughts"), [(True, 1), (False, 0)])
+async def test_whether_tags_enclose_thoughts_is_a_setting(
+    make: Callable[..., OpenAI], think_tags: bool, thoughts: int
+) -> None:
+    async with ScriptedUpstream(stream(*completion("<think>Hm.</think>Yes."))) as server:
+        items = await ask(make(server.base_url, think_tags=think_tags))
+    assert len([item for item in items if isinstance(item, ReasoningDelta)]) == thoughts
 
 
 @pytest.mark.parametrize(
@@ -236,41 +385,62 @@ async def test_what_marks_mean_is_known_or_set(
 
 
 @pytest.mark.parametrize(
-    ("script", "error"),
+    ("script", "error", "status"),
     [
         (
             whole({"error": {"message": "Rate limit", "type": None}}, 429),
             "gpt answered 429: Rate limit",
+            429,
         ),
-        (whole({"detail": "Not Found"}, 404), "gpt answered 404: Not Found"),
-        (whole("<html>x</html>", 502, "text/html"), "gpt answered 502"),
-        (whole("x" * 100_000, 500, "text/html"), "gpt answered 500"),
-        (whole("", 503), "gpt answered 503"),
-        ([head(500, "text/plain"), chunk(b"broken"), Wire.RESET], "gpt answered 500: broken"),
+        (
+            whole({"error": {"message": "Rate limit"}}, 429, Retry_After="20"),
+            "gpt answered 429: Rate limit (it asks to wait 20 s)",
+            429,
+        ),
+        (
+            whole("", 503, Retry_After="Wed, 21 Oct 2026 07:28:00 GMT"),
+            "gpt answered 503",
+            503,
+        ),
+        (whole({"error": "bad key"}, 401), "gpt answered 401: bad key", 401),
+        (whole({"detail": "Not Found"}, 404), "gpt answered 404: Not Found", 404),
+        (whole("<html>x</html>", 502, "text/html"), "gpt answered 502", 502),
+        (whole("x" * 100_000, 500, "text/html"), "gpt answered 500", 500),
+        (whole("", 503), "gpt answered 503", 503),
+        (
+            whole("upstream timed out", 504, "text/plain"),
+            "gpt answered 504: upstream timed out",
+            504,
+        ),
+        ([head(500, "text/plain"), chunk(b"broken"), Wire.RESET], "gpt answered 500: broken", 500),
         (
             whole("", 308, Location="https://b.example/?key=1"),
             "gpt answered 308; redirects are not followed, set base_url",
+            None,
         ),
         (
             whole("<html>", 200, "text/html; charset=utf-8"),
             "gpt answered with text/html instead of an event stream; is base_url right?",
+            None,
         ),
-        (whole({"code": 102, "message": "No session"}), "No session (102)"),
-        (whole("oops"), "the upstream sent an answer that is not a chat completion"),
+        (whole({"code": 102, "message": "No session"}), "No session (102)", None),
+        (whole({"error": {"message": "Busy", "code": 429}}), "Busy (429)", 429),
+        (stream(event({"error": {"message": "Busy", "code": 503}})), "Busy (503)", 503),
+        (whole("oops"), "the upstream sent an answer that is not a chat completion", None),
     ],
 )
-async def test_a_refusal_is_an_error_in_words(
-    make: Callable[..., OpenAI], script: Script, error: str
+async def test_a_refusal_is_an_error_in_words_with_its_status(
+    make: Callable[..., OpenAI], script: Script, error: str, status: int | None
 ) -> None:
     async with ScriptedUpstream(script) as server:
         items = await ask(make(server.base_url))
-    assert items == [UpstreamEnd(Reason.UPSTREAM_ERROR, error=error)]
+    assert items == [UpstreamEnd(Reason.UPSTREAM_ERROR, error=error, status=status)]
 
 
 async def test_a_refusal_whose_words_do_not_come(
     make: Callable[..., OpenAI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.openai.AFTERMATH_S", 0.01)
+    monkeypatch.setattr("holdfast.upstreams.remote.AFTERMATH_S", 0.01)
     async with ScriptedUpstream([head(500), Wire.STALL]) as server:
         assert ending(await ask(make(server.base_url))).error == "gpt answered 500"
 
@@ -344,7 +514,7 @@ async def test_a_stream_cut_at_every_byte_keeps_its_whole_events(
 async def test_a_silent_stream_after_the_finish_reason_is_whole(
     make: Callable[..., OpenAI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.openai.AFTERMATH_S", 0.01)
+    monkeypatch.setattr("holdfast.upstreams.remote.AFTERMATH_S", 0.01)
     script = stream(*completion("hi")[:-1], end=[Wire.STALL])
     async with ScriptedUpstream(script) as server:
         assert await ask(make(server.base_url)) == [TextDelta("hi"), WHOLE]
@@ -469,7 +639,7 @@ async def test_the_check_tells_what_is_wrong(
 async def test_the_check_does_not_wait_for_ever(
     make: Callable[..., OpenAI], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.openai.CHECK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("holdfast.upstreams.remote.CHECK_TIMEOUT_S", 0.01)
     async with ScriptedUpstream([Wire.STALL]) as server:
         health = await make(server.base_url).check()
         await server.client_left()

@@ -292,7 +292,7 @@ async def test_connecting_may_not_take_for_ever(transport: Transport) -> None:
 async def test_no_answer_at_all(transport: Transport, start: bytes, last: Wire) -> None:
     async with ScriptedUpstream([start, last]) as server:
         error = await fails(transport, server.base_url)
-    assert error.reason is Reason.UPSTREAM_ERROR
+    assert error.reason is Reason.UPSTREAM_UNREACHABLE
 
 
 async def test_an_answer_that_is_not_http(transport: Transport) -> None:

@@ -3,40 +3,24 @@
 import json
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from holdfast.engine.fold import fold
 from holdfast.engine.run import UpstreamEnd
-from holdfast.events import Reason, TextDelta, TextReplace, decode, encode
+from holdfast.events import Reason, TextDelta
 from holdfast.settings import LimitSettings
-from holdfast.upstreams.base import Item
 from holdfast.upstreams.citations import CitationTranslator, Style
+from holdfast.upstreams.decoder import Decoder
+from holdfast.upstreams.dify_decoder import DifyDecoder
 from holdfast.upstreams.openai_decoder import OpenAIDecoder
 from holdfast.upstreams.sse import SseEvent, SseParser
+from tests.support.corpus import check_items, feed_pieces, find_cases
+from tests.support.strategies import Cut, cuts
 
-CORPUS = Path(__file__).parents[1] / "corpus" / "openai"
-STREAMS = [path.read_bytes() for path in sorted(CORPUS.glob("*.sse"))]
-
-Cut: TypeAlias = Callable[[bytes], list[bytes]]
-
-
-@st.composite
-def cuts(draw: st.DrawFn) -> Cut:
-    """A way to cut bytes into pieces: at drawn places, relative to their length."""
-    places = draw(st.lists(st.floats(0, 1), max_size=8))
-    size = draw(st.sampled_from([0, 1, 2, 3, 17]))
-
-    def cut(data: bytes) -> list[bytes]:
-        if size:
-            return [data[at : at + size] for at in range(0, len(data), size)]
-        at = sorted({0, len(data), *(int(place * len(data)) for place in places)})
-        return [data[start:end] for start, end in pairwise(at)]
-
-    return cut
-
+STREAMS = [case.body for case in find_cases("openai", "openai_agents") if case.is_stream]
 
 # ---------------------------------------------------------------------- server-sent events
 
@@ -197,6 +181,7 @@ contents = st.one_of(
     st.just("\n**ERROR**: x"),
     st.just("half of a pair \ud83d"),
     st.just([{"type": "text", "text": "[ID"}]),
+    st.sampled_from(["<think>", "</think>", "<thi", "</", " \n"]),
     values,
 )
 deltas_of_all_kinds = st.fixed_dictionaries(
@@ -210,8 +195,10 @@ deltas_of_all_kinds = st.fixed_dictionaries(
             st.fixed_dictionaries(
                 {"index": st.integers(0, 3) | st.none()},
                 optional={
-                    "id": st.text(),
-                    "function": st.fixed_dictionaries({"arguments": values}),
+                    "id": st.sampled_from("abc"),
+                    "function": st.fixed_dictionaries(
+                        {"arguments": values}, optional={"name": st.text(max_size=3)}
+                    ),
                 },
             ),
             max_size=2,
@@ -221,9 +208,12 @@ deltas_of_all_kinds = st.fixed_dictionaries(
         "reference": values
         | st.lists(st.dictionaries(st.sampled_from(["id", "content", "url", "x"]), values))
         | st.dictionaries(st.just("chunks"), st.dictionaries(st.sampled_from("0379"), values)),
+        "references": values
+        | st.lists(st.dictionaries(st.sampled_from(["ordinal", "text", "url", "extra"]), values)),
         "final_content": st.text(max_size=20),
     },
 )
+urls = st.sampled_from(["https://a.example", "https://b.example", "ftp://c.example", ""])
 frames = st.one_of(
     st.fixed_dictionaries(
         {
@@ -233,14 +223,22 @@ frames = st.one_of(
                     optional={
                         "index": st.integers(0, 1),
                         "finish_reason": st.sampled_from([None, None, None, "stop", "error", 7]),
+                        "error": values,
                     },
                 ),
                 max_size=2,
             )
         },
-        optional={"usage": values | st.dictionaries(st.just("prompt_tokens"), values)},
+        optional={
+            "usage": values | st.dictionaries(st.just("prompt_tokens"), values),
+            "citations": values | st.lists(urls, max_size=3),
+            "search_results": values
+            | st.lists(st.fixed_dictionaries({"url": urls | values, "title": values}), max_size=3),
+        },
     ),
-    st.dictionaries(st.sampled_from(["error", "code", "message", "object"]), values),
+    st.dictionaries(
+        st.sampled_from(["error", "code", "message", "object", "type", "detail", "status"]), values
+    ),
 )
 frame_streams = st.lists(
     frames.map(lambda frame: f"data: {json.dumps(frame)}\n\n".encode()) | st.just(b": hi\n\n"),
@@ -255,31 +253,38 @@ completion_streams = st.one_of(
 )
 
 
-def check_items(items: list[Item]) -> None:
-    """One end, last; every event can be stored and read back; marks fit their texts."""
-    assert [isinstance(item, UpstreamEnd) for item in items] == [False] * (len(items) - 1) + [True]
-    for item in items[:-1]:
-        assert not isinstance(item, UpstreamEnd)
-        assert decode(encode(item)) == item
-        if isinstance(item, TextDelta | TextReplace):
-            for start, end, ordinal in item.marks:
-                assert item.text[start:end] == f"[{ordinal}]"
+openai_decoders = st.builds(
+    lambda style, loose, think_tags: (
+        lambda: OpenAIDecoder(
+            citations=CitationTranslator(style, loose=loose), think_tags=think_tags
+        )
+    ),
+    styles,
+    st.booleans(),
+    st.booleans(),
+)
 
 
-@given(completion_streams, cuts())
-def test_any_chunking_gives_the_same_items(stream: bytes, cut: Cut) -> None:
-    whole = OpenAIDecoder()
+def check_chunking(decoder: Callable[[], Decoder], stream: bytes, cut: Cut) -> None:
+    whole = decoder()
     expected = whole.feed(stream) + whole.finish()
-    decoder = OpenAIDecoder()
-    items = [item for piece in cut(stream) for item in decoder.feed(piece)]
-    items += decoder.finish()
-    assert items == expected
-    check_items(items)
+    assert feed_pieces(decoder(), cut(stream)) == expected
+    check_items(expected)
 
 
-@given(st.binary(max_size=200) | frame_streams | frames.map(lambda it: json.dumps(it).encode()))
-def test_an_answer_in_one_piece_never_raises(body: bytes) -> None:
-    check_items(OpenAIDecoder().feed_whole(body))
+@given(openai_decoders, completion_streams, cuts())
+def test_any_chunking_gives_the_same_items(
+    decoder: Callable[[], Decoder], stream: bytes, cut: Cut
+) -> None:
+    check_chunking(decoder, stream, cut)
+
+
+@given(
+    openai_decoders,
+    st.binary(max_size=200) | frame_streams | frames.map(lambda it: json.dumps(it).encode()),
+)
+def test_an_answer_in_one_piece_never_raises(decoder: Callable[[], Decoder], body: bytes) -> None:
+    check_items(decoder().feed_whole(body))
 
 
 plain_texts = st.lists(st.text(max_size=8) | mark_pieces, max_size=12)
@@ -338,3 +343,118 @@ def test_limits_do_not_depend_on_the_chunking(stream: bytes, limit: int, cut: Cu
     decoder = OpenAIDecoder(limits)
     items = [item for piece in cut(stream) for item in decoder.feed(piece)] + decoder.finish()
     assert items == expected
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<", "th", "ink>", "a", " "]), max_size=9))
+def test_a_thought_does_not_depend_on_the_deltas(pieces: list[str]) -> None:
+    def spoken(deltas: list[str]) -> tuple[str, str]:
+        decoder = OpenAIDecoder()
+        answer = fold(
+            item
+            for item in decoder.feed(b"".join(map(content_frame, deltas))) + decoder.finish()
+            if not isinstance(item, UpstreamEnd)
+        )
+        return answer.reasoning, answer.text
+
+    assert spoken(pieces) == spoken(["".join(pieces)])
+
+
+# ---------------------------------------------------------------------- Dify
+
+dify_texts = st.text(max_size=6) | st.sampled_from(["<think>", "</think>", "<thi", "nk>", "[1]"])
+dify_sources = values | st.lists(
+    values
+    | st.dictionaries(
+        st.sampled_from(
+            ["position", "document_name", "segment_id", "content", "score", "url", "metadata"]
+        ),
+        values,
+    ),
+    max_size=3,
+)
+dify_data = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": values | dify_texts,
+        "title": values,
+        "label": values,
+        "node_type": values | st.sampled_from(["llm", "start", "knowledge-retrieval"]),
+        "status": values | st.sampled_from(["succeeded", "failed", "stopped", "start"]),
+        "outputs": values
+        | st.fixed_dictionaries({}, optional={"result": dify_sources, "answer": dify_texts}),
+        "error": values,
+    },
+)
+dify_frames = st.fixed_dictionaries(
+    {},
+    optional={
+        "event": values
+        | st.sampled_from(
+            [
+                *["message", "message", "agent_message", "agent_thought", "message_file"],
+                *["message_replace", "message_end", "error", "ping", "text_chunk"],
+                *["text_replace", "node_started", "node_finished", "agent_log"],
+                *["workflow_finished", "workflow_paused", "unknown"],
+            ]
+        ),
+        "answer": values | dify_texts,
+        "conversation_id": values | st.just("c1"),
+        "task_id": values | st.just("t1"),
+        "metadata": values
+        | st.fixed_dictionaries(
+            {}, optional={"retriever_resources": dify_sources, "usage": values}
+        ),
+        "data": values | dify_data,
+        "code": values,
+        "message": values,
+        "status": values | st.integers(300, 700),
+        "reason": values,
+        "url": values | st.sampled_from(["https://a.example/b c", "/d", "//[", "javascript:1"]),
+        "type": values | st.sampled_from(["image", "a](b"]),
+        "thought": values,
+        "tool": values,
+        "tool_input": values,
+        "id": values | st.just("x1"),
+    },
+)
+DIFY_STREAMS = [case.body for case in find_cases("dify") if case.is_stream]
+dify_streams = st.one_of(
+    st.lists(
+        dify_frames.map(lambda frame: f"data: {json.dumps(frame)}\n\n".encode())
+        | st.sampled_from([b"event: ping\n\n", b"data: \xff\n\n"]),
+        max_size=8,
+    ).map(b"".join),
+    st.sampled_from(DIFY_STREAMS),
+    byte_streams,
+)
+dify_decoders = st.builds(
+    lambda base_url, think_tags: lambda: DifyDecoder(base_url=base_url, think_tags=think_tags),
+    st.sampled_from(["", "https://dify.example/v1", "http://["]),
+    st.booleans(),
+)
+
+
+@given(dify_decoders, dify_streams, cuts())
+def test_any_chunking_of_dify_gives_the_same_items(
+    decoder: Callable[[], Decoder], stream: bytes, cut: Cut
+) -> None:
+    check_chunking(decoder, stream, cut)
+
+
+@given(dify_decoders, st.binary(max_size=99) | dify_frames.map(lambda it: json.dumps(it).encode()))
+def test_an_answer_of_dify_in_one_piece_never_raises(
+    decoder: Callable[[], Decoder], body: bytes
+) -> None:
+    check_items(decoder().feed_whole(body))
+
+
+@given(st.lists(st.text(max_size=8), max_size=9), causes, st.sampled_from([True, False]))
+def test_no_character_of_dify_is_lost_however_the_stream_ends(
+    pieces: list[str], cause: UpstreamEnd | None, think_tags: bool
+) -> None:
+    decoder = DifyDecoder(think_tags=think_tags)
+    frames = [{"event": "message", "answer": piece} for piece in pieces]
+    items = decoder.feed(b"".join(f"data: {json.dumps(frame)}\n\n".encode() for frame in frames))
+    items += decoder.finish(cause)
+    check_items(items)
+    assert "".join(item.text for item in items if isinstance(item, TextDelta)) == "".join(pieces)

@@ -5,7 +5,7 @@ A new upstream is one file in this folder that defines a subclass of `Upstream` 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Protocol, Self, TypeAlias
 
@@ -35,6 +35,11 @@ class Ask(msgspec.Struct, frozen=True):
     temperature: float | None = None
     max_tokens: int | None = None
     metadata: dict[str, Any] | None = None
+    conversation: str | None = None
+    """The upstream's own conversation that it noted by `Sink.remember` earlier in this session."""
+    chat: Mapping[str, Any] | None = None
+    """The body of an OpenAI client's request: messages, tools and sampling parameters as they
+    came. Who can passes it on unchanged; for everybody else `message` and `history` say it."""
 
 
 class Exchange(msgspec.Struct):
@@ -71,6 +76,13 @@ class Sink(Protocol):
         Whatever ends the run from here on, it ends like this.
         """
 
+    def remember(self, conversation: str) -> None:
+        """Note the upstream's own name for this session's conversation (at most 500 characters).
+
+        It is committed like an event; later questions of the session find it in
+        `Ask.conversation`.
+        """
+
     def is_full(self) -> bool:
         """Whether too much waits to be saved; then wait for `room` before giving more."""
 
@@ -83,8 +95,8 @@ class Upstream(ABC):
 
     kind: ClassVar[str]
 
-    class Settings(Table):
-        """The upstream's own table in the configuration file."""
+    Settings: ClassVar[type[Table]] = Table
+    """What checks the upstream's own table in the configuration file."""
 
     def __init__(self, name: str) -> None:
         """Keep the name that the configuration gives this upstream."""
@@ -99,6 +111,14 @@ class Upstream(ABC):
     def model(self) -> str | None:
         """The model's name to show when a question does not choose one."""
         return None
+
+    @property
+    def asks(self) -> Mapping[str, str]:
+        """The other upstreams that this one asks: keys of its table, with the names they have."""
+        return {}
+
+    def connect(self, upstreams: Mapping[str, "Upstream"]) -> None:  # noqa: B027
+        """Take those that `asks` names, by the same keys; called once, when all are made."""
 
     async def open(self) -> None:  # noqa: B027 - most upstreams need nothing
         """Get ready; called once, on the event loop, before the first question."""
@@ -133,13 +153,19 @@ class GeneratorUpstream(Upstream):
 
     async def answer(self, ask: Ask, exchange: Exchange, sink: Sink) -> UpstreamEnd:
         """See `Upstream.answer`."""
-        async with aclosing(self.items(ask, exchange)) as batches:
-            async for batch in batches:
-                end = sink.take(batch)
-                if end is not None:
-                    return end
-                if sink.is_full():
-                    await sink.room()
-        return UpstreamEnd(
+        end = await pour(self.items(ask, exchange), sink)
+        return end or UpstreamEnd(
             Reason.UPSTREAM_TRUNCATED, error="the upstream stopped without saying that it was done"
         )
+
+
+async def pour(source: AsyncGenerator[Sequence[Item], None], sink: Sink) -> UpstreamEnd | None:
+    """Give a run what a generator gives; how the run ends, if that was among it."""
+    async with aclosing(source) as batches:
+        async for batch in batches:
+            end = sink.take(batch)
+            if end is not None:
+                return end
+            if sink.is_full():
+                await sink.room()
+    return None

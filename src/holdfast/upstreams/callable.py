@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias, get_args
 from holdfast.engine.run import UpstreamEnd
 from holdfast.errors import UpstreamError
 from holdfast.events import (
+    MAX_ORDINAL,
     Event,
     Reason,
     Reference,
@@ -130,6 +131,13 @@ def _item(value: Any) -> Event:
 def _checked(event: Event) -> Event:
     """The event as it will be read back; raises if it could not be, before it is stored."""
     checked: Event = decode(encode(event))
+    if isinstance(checked, References):
+        for reference in checked.references:
+            if not 0 < reference.ordinal <= MAX_ORDINAL:
+                raise ValueError(
+                    f"the ordinal of a reference is a number from 1 to {MAX_ORDINAL}, "
+                    f"not {reference.ordinal}"
+                )
     return checked
 
 

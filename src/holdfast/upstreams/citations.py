@@ -30,6 +30,12 @@ Translated: TypeAlias = tuple[str, tuple[Mark, ...]]
 """A text and the marks in it; their offsets count from the beginning of this text."""
 
 
+MAX_NUMBER: Final = 999_999_999
+"""An upstream's number that is larger is no ordinal."""
+MAX_KEYS: Final = 20_000
+"""So many keys are known: all that marks can have, and as many of references."""
+
+
 class Style(StrEnum):
     """What an upstream's marks look like and what their numbers mean."""
 
@@ -52,6 +58,7 @@ _ID_MARK_BEGUN: Final = re.compile(
 )
 _NUMBER_MARK: Final = re.compile(r"\[(\d{1,4})\]|【(\d{1,4})】")
 _NUMBER_MARK_BEGUN: Final = re.compile(r"[\[【]\d{0,4}\Z")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 _NEVER: Final = re.compile(r"(?!)")
 
 _FORMS: Final = {
@@ -74,17 +81,22 @@ class CitationTranslator:
                 the start. Otherwise they count once another mark, or references, showed that
                 this upstream cites.
         """
+        self.first_place = 1 if style is Style.NUMBER else 0
+        """The key of the first of the references that have only a place."""
         self._style = style
         self._mark, self._begun = _FORMS[style]
         self._loose = loose
         self._held = ""
         self._ordinals: dict[str, int] = {}  # by key, of marks and references
+        self._taken: set[int] = set()
         self._last = 0
         self._known = False  # whether the references are
 
     def feed(self, text: str) -> Translated:
         """Take more text; give all text so far that is certain and was not given yet."""
-        if not self._held and not ("[" in text or "#" in text or "(" in text or "【" in text):
+        if not self._held and not (
+            "[" in text or "##" in text or "(" in text or "【" in text or text[-1:] == "#"
+        ):
             return text, ()
         text = self._held + text
         begun = self._begun.search(text)
@@ -110,14 +122,35 @@ class CitationTranslator:
         """
         self._known = self._loose = True
         if self._style is Style.NUMBER:
-            return [self._ordinal(key, int(key)) for key in keys]
+            return [self._ordinal(key, self._number(key)) for key in keys]
         if self._style is Style.PLACE and list(keys) == [str(n) for n in range(len(keys))]:
-            return [self._ordinal(key, place) for place, key in enumerate(keys, 1)]
+            return [self._ordinal(key, self._free(place)) for place, key in enumerate(keys, 1)]
         return [self._ordinal(key, self._last + 1) for key in keys]
 
+    def reopen(self) -> None:
+        """Expect further references: a mark that names none of those known names one to come."""
+        self._known = False
+
+    def claim(self, key: str, ordinal: int) -> None:
+        """Let the reference with this key have this ordinal, unless either has another already."""
+        if 0 < ordinal <= MAX_NUMBER and ordinal not in self._taken:
+            self._ordinal(key, ordinal)
+
+    def _number(self, key: str) -> int:
+        """The ordinal that a key of NUMBER is, if no other has it; else a new one."""
+        return self._free(int(key)) if _NUMBER.fullmatch(key) else self._last + 1
+
+    def _free(self, ordinal: int) -> int:
+        return self._last + 1 if ordinal in self._taken else ordinal
+
     def _ordinal(self, key: str, new: int) -> int:
-        ordinal = self._ordinals.setdefault(key, new)
-        self._last = max(self._last, ordinal)
+        ordinal = self._ordinals.get(key)
+        if ordinal is None:
+            ordinal = new
+            self._last = max(self._last, ordinal)
+            if len(self._ordinals) < MAX_KEYS:
+                self._ordinals[key] = ordinal
+                self._taken.add(ordinal)
         return ordinal
 
     def _ordinal_of_mark(self, found: re.Match[str]) -> int | None:

@@ -7,6 +7,7 @@ redirects, cookies, proxies, HTTP/2. docs/decisions says why this is not a libra
 
 import asyncio
 import os
+import select
 import ssl
 import zlib
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ import httptools
 
 from holdfast.errors import UpstreamError
 from holdfast.events import Reason
+from holdfast.upstreams.intake import Intake
 
 BUFFER_BYTES: Final = 64 * 1024
 """How much of a body is kept for a reader before the socket is not read any more."""
@@ -31,6 +33,9 @@ CLOSED: Final = "the connection was closed before there was an answer"
 NOT_HTTP: Final = "what answered does not speak HTTP"
 UNREADABLE: Final = "the answer's encoding cannot be read"
 
+STEADY_PIECES: Final = 6
+"""A body that has come in so many pieces is a stream, whose socket is read with the others'."""
+
 _CODINGS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -45,9 +50,11 @@ class Address(NamedTuple):
 class Connection(asyncio.Protocol):
     """One connection; it carries one exchange at a time."""
 
-    def __init__(self) -> None:
-        """Not connected yet."""
+    def __init__(self, intake: Intake | None = None) -> None:
+        """Not connected yet; `intake` is where the socket is read while much is streamed."""
         self.transport: asyncio.Transport | None = None
+        self._intake = intake
+        self._joined: int | None = None
         self.idle_timer: asyncio.TimerHandle | None = None
         self.on_idle_lost: Callable[[Connection], None] | None = None
         self._begin_exchange()
@@ -68,6 +75,7 @@ class Connection(asyncio.Protocol):
         self._take: Callable[[bytes], bool] | None = None
         self._paused = False
         self._news: asyncio.Future[None] | None = None
+        self._pieces = 0
 
     # ------------------------------------------------------------------ asyncio's side
 
@@ -101,6 +109,9 @@ class Connection(asyncio.Protocol):
         parts = self._parts
         piece = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
+        self._pieces += 1
+        if self._pieces >= STEADY_PIECES and self._joined is None:
+            self._join()
         try:
             if take(piece):
                 self._take = None
@@ -114,6 +125,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The end of a body without length, or of everything else too early."""
+        self._leave()
         if self.on_idle_lost is not None:
             self.on_idle_lost(self)
         if self.complete or self.error is not None:
@@ -124,10 +136,11 @@ class Connection(asyncio.Protocol):
         elif self._has_head:
             self._fail(UpstreamError(Reason.UPSTREAM_TRUNCATED, BROKEN))
         else:
-            self._fail(UpstreamError(Reason.UPSTREAM_ERROR, CLOSED))
+            self._fail(UpstreamError(Reason.UPSTREAM_UNREACHABLE, CLOSED))
 
     def _fail(self, error: Exception) -> None:
         self.error = error
+        self._leave()
         if self.transport is not None:
             self.transport.abort()
         self._wake()
@@ -135,6 +148,44 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+
+    # ------------------------------------------------------------------ reading with others
+
+    @property
+    def joined(self) -> bool:
+        """Whether the intake reads the socket."""
+        return self._joined is not None
+
+    def _join(self) -> None:
+        """Let the intake read the socket; one with TLS only its transport can."""
+        transport = self.transport
+        if self._intake is None or transport is None or self._paused or self.complete:
+            return
+        if transport.is_closing() or transport.get_extra_info("ssl_object") is not None:
+            return
+        transport.pause_reading()
+        self._joined = transport.get_extra_info("socket").fileno()
+        self._intake.add(self._joined, self)
+
+    def _leave(self) -> None:
+        """Let the transport read the socket again."""
+        if self._joined is None or self._intake is None or self.transport is None:
+            return
+        self._intake.remove(self._joined, self)
+        self._joined = None
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def on_read(self, data: bytes) -> None:
+        """See `intake.Source`."""
+        if data:
+            self.data_received(data)
+        if not data or self.complete:
+            self._leave()  # the end of the stream is the transport's to tell
+
+    def on_read_error(self, error: OSError) -> None:
+        """See `intake.Source`."""
+        self._fail(UpstreamError(Reason.UPSTREAM_TRUNCATED, BROKEN))
 
     # ------------------------------------------------------------------ the parser's side
 
@@ -239,12 +290,16 @@ class Connection(asyncio.Protocol):
                 raise self.error
         finally:
             self._take = None
+            self._leave()
 
     def pause(self) -> None:
         """Read no more from the socket until `resume`."""
         if self.transport is not None and not self._paused and not self.transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()
+            if self._joined is None:
+                self.transport.pause_reading()
+            else:
+                self._leave()  # its transport has been pausing all along
 
     def resume(self) -> None:
         """Read the socket again."""
@@ -278,6 +333,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+        self._leave()
         if self.transport is not None:
             self.transport.abort()
 
@@ -290,6 +346,7 @@ class Pool:
         self._idle: dict[Address, list[Connection]] = {}
         self._all: set[Connection] = set()
         self._context: ssl.SSLContext | None = None
+        self._intake: Intake | None = None
 
     async def get(self, address: Address, timeout_s: float) -> Connection:
         """An idle connection to `address`, or a new one.
@@ -312,8 +369,11 @@ class Pool:
         try:
             async with asyncio.timeout(timeout_s):
                 context = await self._tls() if address.tls else None
+                if self._intake is None and hasattr(select, "epoll"):
+                    self._intake = Intake()
+                intake = self._intake
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    Connection, address.host, address.port, ssl=context
+                    lambda: Connection(intake), address.host, address.port, ssl=context
                 )
         except TimeoutError:
             raise UpstreamError(
@@ -372,6 +432,9 @@ class Pool:
             connection.abort()
         self._all.clear()
         self._idle.clear()
+        if self._intake is not None:
+            self._intake.close()
+            self._intake = None
 
 
 def request_bytes(

@@ -30,6 +30,19 @@ URL_CITATION: Final[Fields] = {
 }
 """The `url_citation` annotations of OpenAI and of search services that speak like it."""
 
+OURS: Final[Fields] = {
+    name: (name,)
+    for name in ("document_id", "document_name", "chunk_id", "text", "url", "score", "positions")
+}
+"""The `references` of another Holdfast."""
+
+SEARCH_RESULT: Final[Fields] = {
+    "document_name": ("title",),
+    "text": ("snippet", "content"),
+    "url": ("url",),
+}
+"""The `search_results` of Perplexity and of services that speak like it."""
+
 NAME_CHARS: Final = 500
 URL_CHARS: Final = 2_000
 EXTRA_BYTES: Final = 4_000

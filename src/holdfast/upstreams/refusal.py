@@ -3,14 +3,22 @@
 An error text is for people, goes into the store and must not hold a secret.
 """
 
-from collections.abc import Iterable
+import html
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from holdfast.upstreams.lenient import decode_any, repair
 
 ERROR_CHARS: Final = 500
+CUT: Final = "…"
+"""Stands where a text was cut off."""
+BEGINNING_CHARS: Final = 4
+"""So much of a secret tells something of it."""
 BODY_BYTES: Final = 64_000
 """How much of a refusal's body is read."""
+KEPT_BYTES: Final = 4_096
+"""How much of it is kept for people who debug."""
 
 
 def error_text(value: Any, depth: int = 3) -> str:
@@ -41,12 +49,45 @@ def body_text(content_type: str, body: bytes) -> str:
 def clean(text: str) -> str:
     """The text on one line and not too long."""
     text = " ".join(text.split())
-    return text if len(text) <= ERROR_CHARS else text[: ERROR_CHARS - 1] + "…"
+    return text if len(text) <= ERROR_CHARS else text[: ERROR_CHARS - 1] + CUT
+
+
+def kept_text(secrets: Iterable[str], body: bytes) -> str:
+    """The beginning of a body as text, for people who debug, with every secret blacked out."""
+    text = body[:BODY_BYTES].decode("utf-8", "replace")
+    # The body may have been cut in the middle of a secret; `without` knows that by the mark.
+    text = without(_written(secrets), text + CUT).removesuffix(CUT)
+    kept = text.encode()
+    if len(kept) <= KEPT_BYTES:
+        return text
+    return kept[: KEPT_BYTES - len(CUT.encode())].decode("utf-8", "ignore") + CUT
+
+
+def _written(secrets: Iterable[str]) -> Iterator[str]:
+    """Each secret in the forms in which it may stand in JSON and HTML."""
+    for secret in secrets:
+        quoted = json.dumps(secret)[1:-1]
+        forms = (secret, quoted, quoted.replace("/", "\\/"), html.escape(secret))
+        yield from dict.fromkeys(forms)
 
 
 def without(secrets: Iterable[str], text: str) -> str:
-    """The text with every secret that it repeats blacked out."""
+    """The text with every secret that it repeats blacked out, also one that `clean` has cut."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
+        for length in range(len(secret) - 1, BEGINNING_CHARS - 1, -1) if CUT in text else ():
+            text = text.replace(secret[:length] + CUT, "***" + CUT)
     return text
+
+
+def without_anywhere(secrets: Sequence[str], value: Any) -> Any:
+    """A decoded JSON value with every secret in its texts blacked out."""
+    match value:
+        case str():
+            return without(secrets, value)
+        case dict():
+            return {name: without_anywhere(secrets, item) for name, item in value.items()}
+        case list() | tuple():
+            return [without_anywhere(secrets, item) for item in value]
+    return value

@@ -164,6 +164,8 @@ async def test_halves_of_characters_are_replaced() -> None:
         (TextDelta(7), "ValidationError"),  # type: ignore[arg-type]
         (TextDelta("\ud83d"), "UnicodeEncodeError"),
         (Usage(extra={"a": object()}), "TypeError"),
+        ([Reference(0)], "from 1 to 2147483647, not 0"),
+        (References((Reference(1), Reference(2**31))), "not 2147483648"),
     ],
 )
 async def test_anything_else_ends_the_answer_with_words(value: Any, words: str) -> None:

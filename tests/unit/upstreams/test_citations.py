@@ -1,6 +1,13 @@
 import pytest
 
-from holdfast.upstreams.citations import CitationTranslator, Style, Translated
+from holdfast.events import MAX_ORDINAL
+from holdfast.upstreams.citations import (
+    MAX_KEYS,
+    MAX_NUMBER,
+    CitationTranslator,
+    Style,
+    Translated,
+)
 
 ID_MARKS = [
     "[ID:4]",
@@ -159,3 +166,43 @@ def test_a_rewrite_replaces_what_is_held() -> None:
     translator.feed("Ventil [ID")
     assert translator.rewrite("Ventil [ID:0] und [") == ("Ventil [1] und [", ((7, 10, 1),))
     assert translator.flush() == ""
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_no_key_makes_an_ordinal_that_a_store_cannot_hold(style: Style) -> None:
+    keys = ["999999999", "9" * 10, "9" * 5000, "-1", "0", "", "²", "٣", "\0"]
+    ordinals = CitationTranslator(style).number(keys)
+    assert len(set(ordinals)) == len(keys)
+    assert 1 <= min(ordinals) <= max(ordinals) <= MAX_ORDINAL
+
+
+class TestClaims:
+    def test_a_reference_keeps_the_ordinal_that_it_has_elsewhere(self) -> None:
+        translator = CitationTranslator()
+        translator.claim("4", 5)
+        assert translator.number(["4", "https://a.example"]) == [5, 6]
+        assert translate(translator, "[ID:4] [ID:0]") == ("[5] [ID:0]", ((0, 3, 5),))
+
+    @pytest.mark.parametrize("style", list(Style))
+    def test_no_two_references_have_the_same(self, style: Style) -> None:
+        translator = CitationTranslator(style)
+        assert translator.number(["https://a.example"]) == [1]
+        translator.claim("x", 1)
+        translator.claim("https://a.example", 7)
+        assert translator.number(["https://a.example", "x"]) == [1, 2]
+        ordinals = translator.number(["0", "1", "2"])
+        assert len({1, 2, *ordinals}) == 5
+
+    @pytest.mark.parametrize("ordinal", [0, -1, MAX_NUMBER + 1])
+    def test_what_is_no_ordinal_is_not_taken(self, ordinal: int) -> None:
+        translator = CitationTranslator(Style.KEY)
+        translator.claim("a", ordinal)
+        assert translator.number(["a"]) == [1]
+
+
+def test_only_so_many_keys_are_known() -> None:
+    translator = CitationTranslator(Style.KEY)
+    keys = [f"k{n}" for n in range(MAX_KEYS + 1)]
+    first, again = translator.number(keys), translator.number(keys)
+    assert again[:-1] == first[:-1] == list(range(1, MAX_KEYS + 1))
+    assert first[-1] < again[-1]

@@ -35,4 +35,8 @@ def test_what_is_no_json_stays_none(data: bytes) -> None:
 
 
 def test_numbers_that_json_does_not_have_are_no_value() -> None:
-    assert decode_any(b'{"a":NaN}') == {}
+    assert decode_any(b'{"a":NaN,"b":[-Infinity,1e999],"c":0.5}') == {
+        "a": None,
+        "b": [None, None],
+        "c": 0.5,
+    }

@@ -1,8 +1,6 @@
 import json
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from holdfast.engine.run import UpstreamEnd
@@ -10,8 +8,10 @@ from holdfast.events import (
     Finish,
     Reason,
     ReasoningDelta,
+    Reference,
     References,
     TextDelta,
+    TextReplace,
     ToolCall,
     Usage,
 )
@@ -21,7 +21,6 @@ from holdfast.upstreams.citations import CitationTranslator, Style
 from holdfast.upstreams.openai_decoder import OpenAIDecoder
 from tests.support.upstream_server import completion, completion_chunk, event
 
-CORPUS = Path(__file__).parents[2] / "corpus" / "openai"
 DONE = event("[DONE]")
 STOP = completion_chunk("stop")
 WHOLE = UpstreamEnd(finish=Finish.STOP)
@@ -46,33 +45,8 @@ def ending(items: list[Item]) -> UpstreamEnd:
     return end
 
 
-def failure(text: str) -> UpstreamEnd:
-    return UpstreamEnd(Reason.UPSTREAM_ERROR, error=text)
-
-
-# ---------------------------------------------------------------------- recorded streams
-
-
-def as_line(item: Item) -> bytes:
-    if isinstance(item, UpstreamEnd):
-        fields = msgspec.structs.asdict(item)
-        told = {name: value for name, value in fields.items() if value is not None}
-        return msgspec.json.encode({"type": "upstream-end", **told})
-    return msgspec.json.encode(item)
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in CORPUS.glob("*.sse")))
-@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
-def test_recorded_streams_give_the_recorded_items(name: str, size: int) -> None:
-    stream = (CORPUS / f"{name}.sse").read_bytes()
-    style = Style.KEY if name == "ragflow_agent" else Style.PLACE
-    decoder = OpenAIDecoder(citations=CitationTranslator(style, loose=False))
-    items: list[Item] = []
-    for at in range(0, len(stream), size):
-        items += decoder.feed(stream[at : at + size])
-    items += decoder.finish()
-    expected = (CORPUS / f"{name}.jsonl").read_bytes().splitlines()
-    assert [as_line(item) for item in items] == expected
+def failure(text: str, status: int | None = None) -> UpstreamEnd:
+    return UpstreamEnd(Reason.UPSTREAM_ERROR, error=text, status=status)
 
 
 # ---------------------------------------------------------------------- the end
@@ -101,6 +75,10 @@ def test_without_one_it_was_truncated() -> None:
         ("tool_calls", Finish.TOOL_CALLS),
         ("function_call", Finish.TOOL_CALLS),
         ("content_filter", Finish.CONTENT_FILTER),
+        ("STOP", Finish.STOP),
+        ("end_turn", Finish.STOP),
+        ("tool_use", Finish.TOOL_CALLS),
+        ("MAX_TOKENS", Finish.LENGTH),
         ("something_new", None),
     ],
 )
@@ -208,6 +186,123 @@ def test_tool_calls_of_older_and_sloppy_servers() -> None:
     ]
 
 
+def tool_calls(*calls: dict[str, Any]) -> bytes:
+    return completion_chunk(tool_calls=list(calls))
+
+
+def call(index: int | None, id: str | None, name: str | None, arguments: str) -> dict[str, Any]:
+    said = {"index": index, "id": id, "function": {"name": name, "arguments": arguments}}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def test_parallel_calls_that_all_have_index_0_are_told_apart() -> None:
+    assert decode(
+        tool_calls(call(0, "a", "search", '{"q":')),
+        tool_calls(call(0, None, None, '"kelp"}')),
+        tool_calls(call(0, "b", "search", '{"q":"tide"}')),
+        tool_calls(call(1, "c", "now", "{}")),
+        DONE,
+    )[:-1] == [
+        ToolCall(0, "a", "search", '{"q":'),
+        ToolCall(0, None, None, '"kelp"}'),
+        ToolCall(1, "b", "search", '{"q":"tide"}'),
+        ToolCall(2, "c", "now", "{}"),
+    ]
+
+
+def test_parallel_calls_without_any_index_are_told_apart() -> None:
+    assert decode(
+        tool_calls(call(None, "a", "search", "{}"), call(None, "b", "now", "{}")),
+        tool_calls(call(None, "c", "now", "{}")),
+        DONE,
+    )[:-1] == [
+        ToolCall(0, "a", "search", "{}"),
+        ToolCall(1, "b", "now", "{}"),
+        ToolCall(2, "c", "now", "{}"),
+    ]
+
+
+def test_text_held_for_a_mark_comes_before_a_tool_call() -> None:
+    items = decode(
+        completion_chunk(content="I look [I", tool_calls=[call(0, "a", "search", "{}")]),
+        completion_chunk(content="D:0]"),
+        DONE,
+    )
+    assert items == [
+        TextDelta("I look "),
+        TextDelta("[I"),
+        ToolCall(0, "a", "search", "{}"),
+        TextDelta("D:0]"),
+        UpstreamEnd(),
+    ]
+
+
+def test_a_call_whose_id_is_repeated_or_changes_is_one_call() -> None:
+    assert decode(
+        tool_calls(call(0, "a", "search", '{"q"')),
+        tool_calls(call(0, "a", "search", ":")),
+        tool_calls(call(0, "other", None, "1}")),
+        DONE,
+    )[:-1] == [
+        ToolCall(0, "a", "search", '{"q"'),
+        ToolCall(0, "a", "search", ":"),
+        ToolCall(0, "other", None, "1}"),
+    ]
+
+
+# ---------------------------------------------------------------------- thoughts in the content
+
+
+def spoken(*pieces: str, think_tags: bool = True) -> tuple[str, str]:
+    """The reasoning and the text of a content in these pieces."""
+    decoder = OpenAIDecoder(think_tags=think_tags)
+    items = decoder.feed(b"".join(completion(*pieces))) + decoder.finish()
+    thoughts = [item.text for item in items if isinstance(item, ReasoningDelta)]
+    return "".join(thoughts), texts(items)
+
+
+@pytest.mark.parametrize(
+    ("content", "thought", "text"),
+    [
+        ("<think>Hm.</think>Yes.", "Hm.", "Yes."),
+        (" \n<think>\nHm.\n</think>\n\nYes.", "\nHm.\n", "\n\nYes."),
+        ("<think></think>Yes.", "", "Yes."),
+        ("<think>a < b </thin</think>Yes.", "a < b </thin", "Yes."),
+        ("<think>no end", "no end", ""),
+        ("<think>no end</thi", "no end</thi", ""),
+        ("<thi", "", "<thi"),
+        ("<thing>Yes.", "", "<thing>Yes."),
+        ("Yes. <think>No.</think>", "", "Yes. <think>No.</think>"),
+        ("<think>Hm.</think>Use <think>x</think>.", "Hm.", "Use <think>x</think>."),
+        ("\n\n", "", "\n\n"),
+        (" " * 300 + "<think>", "", " " * 300 + "<think>"),
+    ],
+)
+def test_a_thought_at_the_start_of_the_content_is_reasoning(
+    content: str, thought: str, text: str
+) -> None:
+    assert spoken(content) == (thought, text)
+    assert spoken(*content) == (thought, text)
+    assert spoken(content[:3], content[3:9], content[9:]) == (thought, text)
+
+
+def test_thoughts_in_the_content_may_be_left_there() -> None:
+    content = "<think>Hm.</think>Yes."
+    assert spoken(content, think_tags=False) == ("", content)
+
+
+def test_the_beginning_of_a_tag_is_not_lost_when_the_stream_breaks_off() -> None:
+    decoder = OpenAIDecoder()
+    assert decoder.feed(completion_chunk(content="<thi")) == []
+    assert decoder.release() == [TextDelta("<thi")]
+    decoder = OpenAIDecoder()
+    assert decoder.feed(completion_chunk(content="<think>a</")) == [ReasoningDelta("a")]
+    assert decoder.finish()[0] == ReasoningDelta("</")
+
+
+# ---------------------------------------------------------------------- usage
+
+
 @pytest.mark.parametrize(
     "usage",
     [
@@ -241,22 +336,31 @@ def test_what_the_server_said_besides_the_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "text"),
+    ("frame", "text", "status"),
     [
-        ({"error": {"message": "down", "code": 503}}, "down (503)"),
-        ({"error": "down"}, "down"),
-        ({"error": {"x": 1}}, "an error without a message"),
-        ({"error": True}, "an error without a message"),
-        ({"choices": [], "error": {"message": "down"}}, "down"),
-        ({"object": "error", "message": "down"}, "down"),
-        ({"code": 102, "message": "down"}, "down (102)"),
+        ({"error": {"message": "down", "code": 503}}, "down (503)", 503),
+        ({"error": {"message": "slow down", "code": "429"}}, "slow down (429)", 429),
+        ({"error": {"message": "down", "type": "x", "code": "busy"}}, "down (busy)", None),
+        ({"error": "down"}, "down", None),
+        ({"error": {"x": 1}}, "an error without a message", None),
+        ({"error": True}, "an error without a message", None),
+        ({"choices": [], "error": {"message": "down"}}, "down", None),
+        ({"choices": [{"error": {"message": "down", "code": 502}}]}, "down (502)", 502),
+        ({"object": "error", "message": "down", "code": 400}, "down (400)", 400),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "down"}}, "", None),
+        ({"type": "error", "message": "down"}, "down (error)", None),
+        ({"code": 102, "message": "down"}, "down (102)", None),
+        ({"detail": "Not Found"}, "Not Found", None),
+        ({"error": {"code": 200, "message": "down"}, "status": 99999}, "down (200)", None),
     ],
 )
-def test_an_error_in_the_stream_ends_it(frame: dict[str, Any], text: str) -> None:
+def test_an_error_in_the_stream_ends_it(
+    frame: dict[str, Any], text: str, status: int | None
+) -> None:
     items = decode(
         completion_chunk(content="hi"), event(frame), completion_chunk(content="x"), DONE
     )
-    assert items == [TextDelta("hi"), failure(text)]
+    assert items == [TextDelta("hi"), failure(text or "down (overloaded_error)", status)]
 
 
 @pytest.mark.parametrize("frame", [b": hi\n\n", b"data:\n\n", b"event: ping\ndata: \n\n"])
@@ -270,7 +374,15 @@ def test_an_event_of_type_error_ends_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", [{}, {"code": 0, "data": True}, {"type": "ping"}, {"error": None}, {"choices": None}]
+    "frame",
+    [
+        {},
+        {"code": 0, "data": True},
+        {"code": 200, "message": "ok"},
+        {"type": "ping"},
+        {"error": None},
+        {"choices": None},
+    ],
 )
 def test_objects_that_say_nothing_are_passed_over(frame: dict[str, Any]) -> None:
     assert decode(event(frame), DONE) == [UpstreamEnd()]
@@ -360,6 +472,149 @@ def test_a_broken_item_keeps_the_places_of_the_others() -> None:
     items = decode(completion_chunk(reference=[None, {"id": "b"}]), DONE)
     assert isinstance(items[0], References)
     assert [(one.ordinal, one.chunk_id) for one in items[0].references] == [(1, None), (2, "b")]
+
+
+URLS = ["https://a.example/kelp", "https://b.example/tide"]
+RESULTS = [
+    {"url": URLS[1], "title": "Tides", "snippet": "Twice a day.", "date": "2025-01-02"},
+    {"url": URLS[0], "title": "Kelp"},
+]
+
+
+def search_chunk(content: str, **beside: Any) -> bytes:
+    return event({"choices": [{"index": 0, "delta": {"content": content}}], **beside})
+
+
+def test_pages_beside_the_choices_are_references_in_their_order() -> None:
+    chunks = [search_chunk(text, citations=URLS) for text in ("Kelp [1]", " and tides [2].")]
+    last = search_chunk("", citations=URLS, search_results=RESULTS)
+    items = decode(*chunks, last, DONE)
+    given = [item.references for item in items if isinstance(item, References)]
+    assert [[one.url for one in references] for references in given] == [URLS, URLS]
+    assert [one.document_name for one in given[1]] == ["Kelp", "Tides"]
+    assert (given[1][1].ordinal, given[1][1].text) == (2, "Twice a day.")
+    assert given[1][1].extra == {"date": "2025-01-02"}
+
+
+def test_search_results_alone_are_references() -> None:
+    items = decode(search_chunk("hi", search_results=RESULTS), DONE)
+    assert isinstance(items[0], References)
+    assert [one.url for one in items[0].references] == [URLS[1], URLS[0]]
+
+
+def test_numbers_are_marks_where_the_references_are_known_before() -> None:
+    decoder = OpenAIDecoder(citations=CitationTranslator(Style.NUMBER))
+    items = decoder.feed(search_chunk("Kelp [1], [3]", citations=URLS) + DONE)
+    assert items[1:] == [TextDelta("Kelp [1], [3]", ((5, 8, 1),)), UpstreamEnd()]
+
+
+@pytest.mark.parametrize("style", list(Style))
+def test_every_style_of_marks_bears_every_kind_of_reference(style: Style) -> None:
+    decoder = OpenAIDecoder(citations=CitationTranslator(style))
+    annotation = {"type": "url_citation", "url_citation": {"url": URLS[0], "title": "A"}}
+    items = decoder.feed(
+        completion_chunk(reference=[{"id": "a"}, {"id": "b"}])
+        + completion_chunk(annotations=[annotation])
+        + search_chunk("", citations=[URLS[1]])
+        + completion_chunk(reference={"chunks": {"7": {"id": "c"}, "x": {"id": "d"}}})
+        + DONE
+    )
+    references = [item.references for item in items if isinstance(item, References)][-1]
+    ordinals = [one.ordinal for one in references]
+    assert ordinals == sorted(set(ordinals))
+    assert ordinals[0] == 1
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"citations": "x"},
+        {"citations": [1, None]},
+        {"search_results": [7]},
+        {"search_results": [{"url": []}]},
+    ],
+)
+def test_pages_of_odd_shapes_cost_nothing(beside: dict[str, Any]) -> None:
+    items = decode(search_chunk("hi", **beside), DONE)
+    assert texts(items) == "hi"
+    assert ending(items) == UpstreamEnd()
+
+
+def test_annotations_keep_their_places_in_the_text() -> None:
+    citation = {"url": URLS[0], "title": "Kelp", "start_index": 3, "end_index": 9}
+    annotations = [{"type": "url_citation", "url_citation": citation}] * 2
+    items = decode(completion_chunk(annotations=annotations), DONE)
+    assert isinstance(items[0], References)
+    (reference,) = items[0].references
+    assert (reference.url, reference.document_name) == (URLS[0], "Kelp")
+    assert reference.extra == {"start_index": 3, "end_index": 9}
+
+
+def test_the_references_of_another_holdfast_keep_their_ordinals() -> None:
+    ours = [
+        {"index": 0, "ordinal": 2, "document_name": "b", "url": URLS[1], "extra": {"page": 3}},
+        {"index": 1, "ordinal": 1, "document_name": "a", "text": "x", "score": 0.5},
+    ]
+    annotation = {"type": "url_citation", "url_citation": {"url": URLS[1], "title": "b"}}
+    items = decode(
+        completion_chunk(references=ours[:1]),
+        completion_chunk(references=ours[1:], annotations=[annotation]),
+        completion_chunk(references=[{"ordinal": "3"}, None, {"ordinal": True}, {"ordinal": -1}]),
+        DONE,
+    )
+    assert [type(item) for item in items] == [References, References, UpstreamEnd]
+    assert isinstance(items[1], References)
+    assert items[1].references == (
+        Reference(1, document_name="a", text="x", score=0.5),
+        Reference(2, document_name="b", url=URLS[1], extra={"page": 3}),
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1)])
+@pytest.mark.parametrize("style", list(Style))
+def test_references_of_every_kind_have_ordinals_of_their_own(
+    style: Style, order: tuple[int, ...]
+) -> None:
+    annotation = {"type": "url_citation", "url_citation": {"url": URLS[0], "title": "A"}}
+    kinds = [
+        completion_chunk(references=[{"ordinal": 1, "text": "ours"}]),
+        completion_chunk(annotations=[annotation]),
+        completion_chunk(reference=[{"content": "first"}, {"content": "second"}]),
+    ]
+    decoder = OpenAIDecoder(citations=CitationTranslator(style))
+    items = decoder.feed(b"".join(kinds[place] for place in order))
+    given = [item.references for item in items if isinstance(item, References)][-1]
+    ordinals = [one.ordinal for one in given]
+    assert ordinals == sorted(set(ordinals))
+    assert {"A", None} == {one.document_name for one in given}
+    assert {"first", "second"} >= {one.text for one in given} - {"ours", ""}
+
+
+def test_references_beyond_the_limit_are_no_news() -> None:
+    limits = LimitSettings(references=2)
+    annotations = [
+        {"type": "url_citation", "url_citation": {"url": f"https://a.example/{n}"}}
+        for n in range(4)
+    ]
+    items = decode(
+        *(completion_chunk(annotations=[one]) for one in annotations), DONE, limits=limits
+    )
+    given = [item.references for item in items if isinstance(item, References)]
+    assert [[one.ordinal for one in references] for references in given] == [[1], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("final", "text"),
+    [
+        ("<think>a</think>Kelp holds fast.", "Kelp holds fast."),
+        ("<think>a</think>Kelp <think>b</think>holds fast.", "Kelp holds fast."),
+        ("Kelp holds <think>fast.", "Kelp holds <think>fast."),
+        ("</think>Kelp holds <think>a</think>fast.", "</think>Kelp holds fast."),
+        ("<think>a<think>b</think>Kelp </think>holds.", "Kelp </think>holds."),
+    ],
+)
+def test_thoughts_in_a_repeated_answer_are_left_out(final: str, text: str) -> None:
+    assert decode(completion_chunk(final_content=final), DONE) == [TextReplace(text), UpstreamEnd()]
 
 
 # ---------------------------------------------------------------------- in one piece

@@ -1,8 +1,20 @@
+import html
+import json
 from typing import Any
 
 import pytest
 
-from holdfast.upstreams.refusal import ERROR_CHARS, body_text, clean, error_text, without
+from holdfast.upstreams.refusal import (
+    BODY_BYTES,
+    CUT,
+    ERROR_CHARS,
+    KEPT_BYTES,
+    body_text,
+    clean,
+    error_text,
+    kept_text,
+    without,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +73,39 @@ def test_an_error_is_one_short_line() -> None:
 
 def test_secrets_are_blacked_out() -> None:
     assert without(["k1", "", "k2"], "key k1 or k2, k1!") == "key *** or ***, ***!"
+
+
+KEY = 'sk-"a"/b&c-very-secret'
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b"", ""),
+        (b"<p>busy</p>", "<p>busy</p>"),
+        ("忙 \ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16").encode(), "忙 😀"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (f"bad {KEY}!".encode(), "bad ***!"),
+        (json.dumps({"error": f"bad {KEY}!"}).encode(), '{"error": "bad ***!"}'),
+        (json.dumps({KEY: KEY}).replace("/", "\\/").encode(), '{"***": "***"}'),
+        (f"<p>{html.escape(KEY)}</p>".encode(), "<p>***</p>"),
+        (f"broke off in {KEY[:9]}".encode(), "broke off in ***"),
+        (b"x" * KEPT_BYTES, "x" * KEPT_BYTES),
+        (b"x" * (KEPT_BYTES + 1), "x" * (KEPT_BYTES - 3) + CUT),
+        ("好".encode() * KEPT_BYTES, "好" * 1364 + CUT),
+    ],
+)
+def test_the_beginning_of_a_body_is_kept_without_secrets(body: bytes, kept: str) -> None:
+    assert kept_text([KEY], body) == kept
+
+
+@pytest.mark.parametrize("at", [KEPT_BYTES, BODY_BYTES])
+@pytest.mark.parametrize("before", range(1, 24, 3))
+def test_a_secret_where_a_body_is_cut_is_not_kept(at: int, before: int) -> None:
+    body = b"x" * (at - before) + KEY.encode() + b"x" * BODY_BYTES
+    assert KEY[:4] not in kept_text([KEY], body)
+    assert KEY[:4] not in kept_text([KEY], body[:at])
+
+
+def test_a_body_of_nothing_but_secrets_keeps_no_beginning_of_one() -> None:
+    assert KEY[:4] not in kept_text([KEY], KEY.encode() * BODY_BYTES)

@@ -7,6 +7,7 @@ ranking, compose     passages to an answer
                      (so far pure functions)
 folder               the files
 database, index      the full-text index and how it follows the files
+writer               passages to another upstream, which writes the answer
 upstream             `Library`: all of it behind the port, paced
 """
 

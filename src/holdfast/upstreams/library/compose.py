@@ -17,6 +17,7 @@ from holdfast.upstreams.library.passages import split_sentences
 from holdfast.upstreams.library.query import Language, Query, Word, show_words
 from holdfast.upstreams.library.ranking import Hit
 from holdfast.upstreams.library.words import UNSPACED, index_terms
+from holdfast.upstreams.pacing import split_text
 
 MAX_SHOWN_FILES: Final = 5
 KEY_SENTENCES: Final = 3
@@ -26,7 +27,6 @@ KEY_SENTENCE_WIDTHS: Final = range(40, 400)
 _MARKER: Final = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+")
 _UNFIT: Final = re.compile(r"\s*(?:[|>#]|```|~~~)")
 _UNSPACED: Final = re.compile(f"[{UNSPACED}]")
-_TOKEN: Final = re.compile(f"\\s*(?:[{UNSPACED}]|[^\\s{UNSPACED}]{{1,40}})|\\s+")
 
 
 class Composed(msgspec.Struct, frozen=True):
@@ -247,30 +247,5 @@ def chunk_id(hit: Hit) -> str:
 
 
 def split_answer(composed: Composed, size: float) -> list[TextDelta]:
-    """Cut an answer into deltas of about `size` characters, at words and never in a mark.
-
-    Joined they are the answer's text, and each mark is in the delta that holds its characters.
-    """
-    deltas: list[TextDelta] = []
-    text, marks = "", []
-    for token, ordinal in _tokens(composed):
-        if ordinal:
-            marks.append((len(text), len(text) + len(token), ordinal))
-        text += token
-        if len(text) >= size:
-            deltas.append(TextDelta(text, tuple(marks)))
-            text, marks = "", []
-    if text:
-        deltas.append(TextDelta(text, tuple(marks)))
-    return deltas
-
-
-def _tokens(composed: Composed) -> list[tuple[str, int]]:
-    """The words of the answer, each with 0, and the marks with their ordinals."""
-    tokens: list[tuple[str, int]] = []
-    at = 0
-    for start, end, ordinal in composed.marks:
-        tokens += [(word, 0) for word in _TOKEN.findall(composed.text[at:start])]
-        tokens.append((composed.text[start:end], ordinal))
-        at = end
-    return tokens + [(word, 0) for word in _TOKEN.findall(composed.text[at:])]
+    """Cut an answer into deltas of about `size` characters (see `split_text`)."""
+    return list(split_text(composed.text, composed.marks, size))
