@@ -11,9 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import ConfigError
 from holdfast.events import Entry
-from holdfast.http.dialects import DIALECTS
+from holdfast.http.auth import OwnerGate, OwnerOf
+from holdfast.http.dialects import DIALECTS, about
 from holdfast.http.endpoint import LOCAL_OWNER
-from holdfast.http.routes import make_router, operations
+from holdfast.http.routes import EMBEDDED, admit_all, make_router, operations
 from holdfast.http.stream import EventStream, Headers, run_headers
 from holdfast.runner.factory import make_supervisor
 from holdfast.runner.supervisor import Question
@@ -36,7 +37,8 @@ class Holdfast:
             run = await hold.ask(message=body["message"], upstream=my_async_generator)
             return hold.respond(run)
 
-    The router has the native surface under /api/v1; its readers resume by themselves.
+    The router has the native surface under /api/v1; its readers resume by themselves. Where there
+    are users, `owner` tells them apart; then give `ask` and the others the same owner, too.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Holdfast:
         *,
         settings: Settings | None = None,
         upstreams: Mapping[str, Upstream] | None = None,
+        owner: OwnerOf | None = None,
     ) -> None:
         """Name the store.
 
@@ -52,6 +55,9 @@ class Holdfast:
             url: `storage.url`; beats the one in `settings`.
             settings: All settings (default: the defaults, without file or environment).
             upstreams: Upstreams by name, instead of those that `settings` list.
+            owner: Tells whose a request to the router is: a function, async or not, from a
+                Starlette `Request` to a text. None is a stranger (401); it may raise an
+                `HTTPException` of its own. Without it everything is of the owner `local`.
 
         Raises:
             ConfigError: The settings cannot work.
@@ -61,7 +67,8 @@ class Holdfast:
             storage = StorageSettings(**{**settings.storage.model_dump(), "url": url})
             settings = settings.model_copy(update={"storage": storage})
         self._supervisor = make_supervisor(settings, upstreams)
-        self.router: APIRouter = make_router(operations(self._supervisor))
+        admit = OwnerGate(owner) if owner is not None else admit_all
+        self.router: APIRouter = make_router(operations(self._supervisor, EMBEDDED), admit)
         """The native surface, for `app.include_router`."""
 
     async def __aenter__(self) -> Self:
@@ -138,7 +145,8 @@ class Holdfast:
         Args:
             run: What `ask` gave.
             dialect: The wire format.
-            after: The seq of the last event that the client has.
+            after: The seq of the last event that the client has. Only the native dialect tells its
+                clients; in the others the answer is sent from its beginning.
 
         Raises:
             ConfigError: There is no such dialect.
@@ -148,9 +156,10 @@ class Holdfast:
             raise ConfigError(f"no dialect {dialect!r}; there is {', '.join(sorted(DIALECTS))}")
 
         def stream(headers: Headers) -> EventStream:
-            reader = self._supervisor.read(run.id, after)
+            writer = encoder(about(run))
+            reader = self._supervisor.read(run.id, 0 if writer.needs_history else after)
             settings = self._supervisor.settings.stream
-            return EventStream([(reader, encoder(run.id))], settings, headers)
+            return EventStream([(reader, writer)], settings, headers)
 
         return _RunResponse(stream, run_headers(run))
 

@@ -33,9 +33,9 @@ from holdfast.events import (
     TextReplace,
     encode,
 )
-from holdfast.settings import RouterSettings, Settings
+from holdfast.settings import PresetSettings, RouterSettings, Settings, load
 
-COMMANDS = ["serve", "demo", "ask", "show", "migrate", "doctor"]
+COMMANDS = ["serve", "demo", "ask", "show", "migrate", "doctor", "keys"]
 START = RunStart("run", "session", "message", "question", "docs")
 
 
@@ -44,7 +44,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes what belongs to whoever runs it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST", "HOLDFAST_URL"):
+    names = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "OLLAMA_HOST", "OLLAMA_MODEL")
+    for name in (*names, "HOLDFAST_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,7 +66,7 @@ class TestHelp:
         assert "..." not in line
         assert line.strip().removeprefix(command).strip() in run(command, "-h").stdout
 
-    @pytest.mark.parametrize("command", ["serve", "demo", "ask", "show"])
+    @pytest.mark.parametrize("command", ["serve", "demo", "ask", "show", "keys"])
     def test_of_a_command_has_examples(self, command: str) -> None:
         assert f"Examples:\n    holdfast {command}" in run(command, "--help").stdout
 
@@ -208,14 +209,76 @@ class TestDemo:
     def test_nobody_but_the_library_is_asked(self) -> None:
         settings = Settings(
             upstreams={"gpt": {"kind": "openai"}},
-            router=RouterSettings(default="gpt", cloud="gpt"),
+            router=RouterSettings(default="gpt", cloud="gpt", fallbacks=("gpt",)),
+            presets={"x": PresetSettings(upstream="gpt")},
         )
         settings = demo.demo_settings(settings, Path("/data"), Path("/docs"))
         assert settings.upstreams == {
             "docs": {"kind": "library", "path": "/docs", "index": "/data/docs.library.db"}
         }
-        assert settings.router.model_dump() == {"default": "docs", "local": None, "cloud": None}
+        assert settings.router == RouterSettings(default="docs")
+        assert settings.presets == {}
         assert settings.storage.url == "sqlite:////data/holdfast.db"
+
+    def test_its_writer_is_asked_too(self) -> None:
+        gpt = {"kind": "openai", "base_url": "http://llm.example", "model": "m"}
+        settings = Settings(upstreams={"openai": gpt, "other": gpt})
+        settings = demo.demo_settings(settings, Path("/data"), Path("/docs"), "openai")
+        assert settings.upstreams["openai"] == gpt
+        assert settings.upstreams["docs"]["writer"] == "openai"
+        assert list(settings.upstreams) == ["docs", "openai"]
+
+    @pytest.mark.parametrize(
+        ("environ", "name", "told"),
+        [
+            ({}, None, None),
+            (
+                {"OPENAI_API_KEY": "sk-x", "OPENAI_MODEL": "big"},
+                "openai",
+                "The answers are written by big at api.openai.com, which gets your questions",
+            ),
+            (
+                {"OLLAMA_HOST": "0.0.0.0", "OLLAMA_MODEL": "small"},
+                "ollama",
+                "The answers are written by small at 127.0.0.1:11434, which gets your questions",
+            ),
+            (
+                {"OPENAI_API_KEY": "sk-x", "OLLAMA_HOST": "::1", "OLLAMA_MODEL": "small"},
+                "ollama",
+                "The answers are written by small at [::1]:11434",
+            ),
+            (
+                {"OPENAI_API_KEY": "sk-x"},
+                None,
+                "No model writes the answers: upstreams.openai.model needs the variable "
+                "OPENAI_MODEL, which is not set",
+            ),
+            (
+                {"OPENAI_BASE_URL": "nonsense", "OPENAI_MODEL": "m", "OPENAI_API_KEY": "sk-x"},
+                None,
+                "No model writes the answers: upstreams.openai.base_url",
+            ),
+            (
+                {
+                    "ANYTHINGLLM_BASE_URL": "http://x.example",
+                    "ANYTHINGLLM_API_KEY": "k",
+                    "ANYTHINGLLM_WORKSPACE_SLUG": "w",
+                },
+                None,
+                None,
+            ),
+        ],
+    )
+    def test_who_writes_is_found_in_the_variables_and_told(
+        self, environ: dict[str, str], name: str | None, told: str | None
+    ) -> None:
+        writer = demo.find_writer(load(environ=environ))
+        assert writer.name == name
+        assert (writer.told or "").startswith(told or "")
+        assert (writer.told is None) == (told is None)
+        assert "sk-x" not in (writer.told or "")
+        lines = demo.introduction("http://h", Path("/data/h.db"), Path("/docs"), writer.told)
+        assert (writer.told in lines) == (told is not None)
 
 
 class TestAnswer:

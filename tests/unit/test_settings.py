@@ -10,7 +10,16 @@ import pytest
 from pydantic import ValidationError
 
 from holdfast.errors import ConfigError
-from holdfast.settings import Names, Settings, Table, Unset, check_table, load
+from holdfast.settings import (
+    Names,
+    PresetSettings,
+    RouterSettings,
+    Settings,
+    Table,
+    Unset,
+    check_table,
+    load,
+)
 from holdfast.settings.well_known import ollama_url
 
 
@@ -157,7 +166,7 @@ class TestUpstreams:
 
     def test_a_table_that_is_none_is_told(self, tmp_path: Path) -> None:
         assert problem(tmp_path, "[upstreams]\ngpt = 'openai'") == (
-            'holdfast.toml: upstreams.gpt is "openai", but must be a table'
+            "holdfast.toml: upstreams.gpt must be a table"
         )
 
     @pytest.mark.parametrize("name", ["", "auto", "local_small", "cloud_large"])
@@ -247,6 +256,30 @@ class TestWellKnownVariables:
         settings = load_from(tmp_path, toml, {"OPENAI_API_KEY": "k"})
         assert settings.upstreams.keys() == {"docs"}
 
+    def test_what_an_upstream_lacks_is_known_beside_other_upstreams(self, tmp_path: Path) -> None:
+        toml = "[upstreams.docs]\nkind = 'library'"
+        environ = {"OPENAI_API_KEY": "k", "ANYTHINGLLM_API_KEY": "k"}
+        settings = load_from(tmp_path, toml, environ)
+        assert settings.unset_variables == {
+            "openai": ("OPENAI_MODEL",),
+            "anythingllm": ("ANYTHINGLLM_BASE_URL", "ANYTHINGLLM_WORKSPACE_SLUG"),
+        }
+        assert settings.model_copy(update={}).unset_variables == settings.unset_variables
+
+    @pytest.mark.parametrize(
+        ("toml", "environ"),
+        [
+            ("", {}),
+            ("", {"OPENAI_MODEL": "m"}),
+            ("[upstreams.gpt]\nkind = 'openai'", {"OPENAI_API_KEY": "k"}),
+            ("", {"OPENAI_API_KEY": "k", "OPENAI_MODEL": "m"}),
+        ],
+    )
+    def test_nothing_is_lacking_of_what_nobody_describes_or_is_complete(
+        self, tmp_path: Path, toml: str, environ: dict[str, str]
+    ) -> None:
+        assert load_from(tmp_path, toml, environ).unset_variables == {}
+
     def test_a_model_alone_points_at_nothing(self, tmp_path: Path) -> None:
         environ = {"OPENAI_MODEL": "m", "OLLAMA_MODEL": "m"}
         assert load_from(tmp_path, "", environ).upstreams == {}
@@ -265,6 +298,29 @@ class TestWellKnownVariables:
             "base_url": "http://box:11434/v1",
             "model": "n",
         }
+
+    @pytest.mark.parametrize(
+        ("variable", "key"), [("RAGFLOW_CHAT_ID", "chat_id"), ("RAGFLOW_AGENT_ID", "agent_id")]
+    )
+    def test_ragflow_is_asked_for_a_chat_or_an_agent(
+        self, tmp_path: Path, variable: str, key: str
+    ) -> None:
+        environ = {"RAGFLOW_BASE_URL": "http://h", "RAGFLOW_API_KEY": "k", variable: "7"}
+        table = load_from(tmp_path, "", environ).upstreams["ragflow"]
+        assert table == {"kind": "ragflow", "base_url": "http://h", "api_key": "k", key: "7"}
+
+    def test_ragflow_asks_the_chat_if_both_are_there(self, tmp_path: Path) -> None:
+        ids = {"RAGFLOW_CHAT_ID": "c", "RAGFLOW_AGENT_ID": "a"}
+        environ = {"RAGFLOW_BASE_URL": "http://h", "RAGFLOW_API_KEY": "k", **ids}
+        table = load_from(tmp_path, "", environ).upstreams["ragflow"]
+        assert table["chat_id"] == "c"
+        assert "agent_id" not in table
+
+    def test_ragflow_without_either_asks_for_the_chat(self, tmp_path: Path) -> None:
+        environ = {"RAGFLOW_BASE_URL": "http://h", "RAGFLOW_API_KEY": "k"}
+        table = load_from(tmp_path, "", environ).upstreams["ragflow"]
+        with pytest.raises(ConfigError, match=r"chat_id needs the variable RAGFLOW_CHAT_ID"):
+            check_table(Table, table, "upstreams.ragflow")
 
     def test_a_kind_that_is_configured_is_left_alone(self, tmp_path: Path) -> None:
         toml = "[upstreams.gpt]\nkind = 'openai'\nmodel = 'm'"
@@ -295,6 +351,14 @@ class TestWellKnownVariables:
     )
     def test_every_way_to_write_the_ollama_host(self, host: str, url: str) -> None:
         assert ollama_url(host) == url
+
+
+def test_the_upstream_of_a_dialect_is_set_like_anything_else(tmp_path: Path) -> None:
+    assert load_from(tmp_path).dialects.stream_ask is None
+    environ = {"HOLDFAST_DIALECTS__STREAM_ASK": "notes"}
+    assert load_from(tmp_path, "", environ).dialects.stream_ask == "notes"
+    toml = "[dialects]\nstream_asks = 'notes'"
+    assert "did you mean dialects.stream_ask?" in problem(tmp_path, toml)
 
 
 class TestUnknown:
@@ -432,6 +496,76 @@ class TestSecrets:
         with pytest.raises(ConfigError) as caught:
             load_from(tmp_path, "[server]\nport = 'hidden'")
         assert caught.value.__suppress_context__
+
+
+class TestRouter:
+    def test_patterns_are_checked(self, tmp_path: Path) -> None:
+        message = problem(tmp_path, "[router]\nlocal_patterns = ['fine', '(']")
+        assert message.startswith(
+            "holdfast.toml: router.local_patterns has '(', which is no regular expression: "
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "patterns"),
+        [
+            ("a{1,2}, b", ("a{1,2}, b",)),
+            ("[ab], c", ("[ab], c",)),
+            ('["a,b", "c"]', ("a,b", "c")),
+            ("12", ("12",)),
+        ],
+    )
+    def test_a_variable_holds_a_list_or_one_pattern(
+        self, tmp_path: Path, text: str, patterns: tuple[str, ...]
+    ) -> None:
+        settings = load_from(tmp_path, "", {"HOLDFAST_ROUTER__CLOUD_PATTERNS": text})
+        assert settings.router.cloud_patterns == patterns
+
+    def test_a_pattern_that_is_no_text_is_refused(self, tmp_path: Path) -> None:
+        assert "must be text" in problem(tmp_path, "[router]\nlocal_patterns = [1]")
+
+    def test_names_are_told_with_their_keys(self) -> None:
+        router = RouterSettings(default="a", local="b", fallbacks=("c", "d"))
+        assert [*router.names()] == [
+            ("router.default", "a"),
+            ("router.local", "b"),
+            ("router.fallbacks[0]", "c"),
+            ("router.fallbacks[1]", "d"),
+        ]
+        for route in ("auto", "local_small", "cloud_large"):
+            assert [*RouterSettings(default=route).names()] == []
+
+
+class TestPresets:
+    def test_an_unknown_key_names_the_nearest_of_its_table(self, tmp_path: Path) -> None:
+        message = problem(tmp_path, "[presets.careful]\nsytem = 'x'")
+        assert message == (
+            "holdfast.toml: unknown key presets.careful.sytem; did you mean presets.careful.system?"
+        )
+
+    @pytest.mark.parametrize(
+        ("toml", "message"),
+        [
+            ("temperature = 11", "presets.p.temperature is 11, but must be at most 10"),
+            ("temperature = nan", "presets.p.temperature"),
+            ("max_tokens = 0", "presets.p.max_tokens is ***, but must be greater than 0"),
+            ("history_messages = -1", "presets.p.history_messages is -1, but must be at least 0"),
+            ("model = 1", "presets.p.model is 1, but must be text"),
+        ],
+    )
+    def test_values_that_cannot_be_are_refused(
+        self, tmp_path: Path, toml: str, message: str
+    ) -> None:
+        assert message in problem(tmp_path, f"[presets.p]\n{toml}")
+
+    @pytest.mark.parametrize("name", ["auto", "local_small", "cloud_large", '""'])
+    def test_names_that_mean_something_else_are_refused(self, tmp_path: Path, name: str) -> None:
+        assert "choose another" in problem(tmp_path, f"[presets.{name}]\nmodel = 'm'")
+
+    def test_a_variable_finds_the_preset_however_it_is_spelled(self, tmp_path: Path) -> None:
+        toml = "[presets.Very-careful]\nmodel = 'm'"
+        environ = {"HOLDFAST_PRESETS__VERY_CAREFUL__SYSTEM": "Be brief."}
+        presets = load_from(tmp_path, toml, environ).presets
+        assert presets == {"Very-careful": PresetSettings(model="m", system="Be brief.")}
 
 
 class TestFiles:

@@ -116,16 +116,17 @@ class _Conversation:
     async def hold(self, settings: Settings, url: str | None) -> None:
         """Let the server answer, or this process if nothing names a server and none is there."""
         try:
-            await self._with_server(url or options.server_url(settings))
+            await self._with_server(url or options.server_url(settings), options.api_key(settings))
         except ServerUnreachable as error:
             if url or self._question.resume or error.reached:
                 raise
             self._in_process = True
             await self._without_server(settings)
 
-    async def _with_server(self, url: str) -> None:
+    async def _with_server(self, url: str, api_key: str | None) -> None:
         question = self._question
-        async with AsyncClient(url, patience_s=PATIENCE_S, on_wait=self._on_wait) as client:
+        client = AsyncClient(url, api_key=api_key, patience_s=PATIENCE_S, on_wait=self._on_wait)
+        async with client:
             if question.resume:
                 entries = client.events(question.resume)
             else:
@@ -139,7 +140,7 @@ class _Conversation:
         from holdfast.embed import Holdfast
 
         options.require_upstreams(settings)
-        self._terminal.say(f"No server; answering here, database {settings.storage.url}")
+        self._terminal.say(f"No server; answering here, database {settings.storage.shown_url}")
         # Ctrl-C ends the answer at once; what had arrived is kept.
         settings = options.with_server(settings, shutdown_grace_s=0.0)
         question = self._question

@@ -6,10 +6,10 @@ import typer
 from typer.core import TyperGroup
 
 import holdfast
-from holdfast.cli import ask, codes, demo, doctor, migrate, serve, show
+from holdfast.cli import ask, codes, demo, doctor, keys, migrate, serve, show
 from holdfast.cli.terminal import Terminal
 from holdfast.client import ServerUnreachable
-from holdfast.errors import HoldfastError, RunActive
+from holdfast.errors import HoldfastError, RunActive, Unauthorized
 
 
 class _Commands(TyperGroup):
@@ -29,6 +29,8 @@ def _advice(error: HoldfastError) -> str:
     match error:
         case ServerUnreachable():
             return "; start it with: holdfast serve"
+        case Unauthorized():
+            return "; HOLDFAST_API_KEY is sent"
         case RunActive(extra={"run_id": run_id}):
             return f"; see it with: holdfast ask --resume {run_id}"
         case _:
@@ -48,6 +50,7 @@ app.command("serve", help=serve.HELP)(serve.serve)
 app.command("demo", help=demo.HELP)(demo.demo)
 app.command("ask", help=ask.HELP)(ask.ask)
 app.command("show", help=show.HELP)(show.show)
+app.add_typer(keys.app, name="keys", help=keys.HELP)
 app.command("migrate", help=migrate.HELP)(migrate.migrate)
 app.command("doctor", help=doctor.HELP)(doctor.doctor)
 

@@ -20,4 +20,4 @@ def migrate(config: options.Config = None) -> None:
 
     storage = load(config).storage
     asyncio.run(migrate_store(storage))
-    Terminal().say(f"{storage.url} is up to date")
+    Terminal().say(f"{storage.shown_url} is up to date")

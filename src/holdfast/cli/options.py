@@ -45,6 +45,11 @@ def server_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
 
 
+def api_key(settings: Settings) -> str | None:
+    """The key to send to the server."""
+    return settings.client_key.get_secret_value() if settings.client_key else None
+
+
 def with_server(settings: Settings, **given: object) -> Settings:
     """The settings with other values in `[server]`; None leaves one as it is."""
     update = {key: value for key, value in given.items() if value is not None}

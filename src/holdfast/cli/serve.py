@@ -21,6 +21,8 @@ It takes its settings from holdfast.toml, .env and the environment, and runs unt
 SIGTERM. Live answers may then go on for a while; a second signal ends them at once, and even
 then what their readers saw is kept.
 
+Without a key (`holdfast keys create`, HOLDFAST_API_KEYS) it only listens on this machine.
+
 \b
 Examples:
   holdfast serve
@@ -42,7 +44,9 @@ def serve(
 
     def tell(url: str, supervisor: "Supervisor") -> None:
         names = ", ".join(supervisor.upstreams)
-        terminal.say(f"Holdfast at {url}, database {settings.storage.url}, upstreams: {names}")
+        terminal.say(
+            f"Holdfast at {url}, database {settings.storage.shown_url}, upstreams: {names}"
+        )
 
     run_server(settings, tell)
 

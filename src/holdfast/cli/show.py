@@ -35,15 +35,16 @@ def show(
     session_id = last.recall().session_id if session == last.LAST else session
     settings, terminal = load(config), Terminal()
     try:
-        asyncio.run(_show(url or options.server_url(settings), session_id, terminal))
+        client = AsyncClient(url or options.server_url(settings), api_key=options.api_key(settings))
+        asyncio.run(_show(client, session_id, terminal))
     except ServerUnreachable:
         if url or not options.database_exists(settings):
             raise
         asyncio.run(_show_from_database(settings, session_id, terminal))
 
 
-async def _show(url: str, session_id: str, terminal: Terminal) -> None:
-    async with AsyncClient(url) as client:
+async def _show(client: AsyncClient, session_id: str, terminal: Terminal) -> None:
+    async with client:
         session = await client.session(session_id)
         terminal.line(session["title"] or session_id, style="bold")
         async for message in client.messages(session_id):

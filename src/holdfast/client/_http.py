@@ -10,6 +10,7 @@ The same key is the same run, so asking again after a broken connection never as
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -58,6 +59,7 @@ class AsyncClient:
         self,
         url: str = DEFAULT_URL,
         *,
+        api_key: str | None = None,
         patience_s: float = 120.0,
         silence_s: float = 45.0,
         on_wait: Callable[[str], None] | None = None,
@@ -66,15 +68,17 @@ class AsyncClient:
 
         Args:
             url: The server's address.
+            api_key: A key of the server, if it wants one.
             patience_s: How long to try again without one new event before giving up.
             silence_s: How long a stream may be silent before it counts as broken; more than the
                 server's heartbeat.
             on_wait: Called with the cause whenever a connection broke, before the next try.
 
         Raises:
-            ConfigError: `url` is not the address of a server.
+            ConfigError: `url` is not the address of a server, or `api_key` cannot be a key.
         """
         self.url = _parse_url(url)
+        self._headers = _authorization(api_key)
         self._patience_s = patience_s
         self._silence_s = silence_s
         self._on_wait = on_wait
@@ -84,7 +88,7 @@ class AsyncClient:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=self._silence_s
         )
-        self._http = aiohttp.ClientSession(timeout=timeout)
+        self._http = aiohttp.ClientSession(timeout=timeout, headers=self._headers)
         return self
 
     async def __aexit__(
@@ -151,12 +155,36 @@ class AsyncClient:
                 return
             query = {"after": page["next"]}
 
+    async def create_key(self, owner: str, **options: Any) -> Json:
+        """Make a key; `key` of the answer has it, this once. Needs a key with the scope `admin`.
+
+        Args:
+            owner: Whose sessions it opens.
+            options: `name`, `scopes`, `concurrent_runs`, `asks_per_minute`.
+        """
+        return await self._call("POST", "/api/v1/keys", json={"owner": owner, **options})
+
+    async def keys(self) -> list[Json]:
+        """Every key, without the keys themselves. Needs a key with the scope `admin`."""
+        items: list[Json] = (await self._get("/api/v1/keys"))["items"]
+        return items
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Make a key useless. Needs a key with the scope `admin`."""
+        await self._call("DELETE", f"/api/v1/keys/{key_id}")
+
     async def _get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
+        return await self._call("GET", path, params=query)
+
+    async def _call(self, method: str, path: str, **options: Any) -> Json:
+        """A request whose answer is one JSON object, or nothing."""
         timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S)
         try:
             url = self.url.joinpath(path.lstrip("/"))
-            async with self._http.get(url, params=query, timeout=timeout) as response:
-                if response.status != 200:
+            async with self._http.request(method, url, timeout=timeout, **options) as response:
+                if response.status == 204:
+                    return {}
+                if response.status not in (200, 201):
                     raise await self._error(response)
                 answer = _json_object(await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -315,6 +343,14 @@ def _parse_url(text: str) -> URL:
     return url
 
 
+def _authorization(api_key: str | None) -> dict[str, str]:
+    if not api_key:
+        return {}
+    if not re.fullmatch(r"[!-~]+", api_key):
+        raise errors.ConfigError("the API key has signs in it that no key can have")
+    return {"Authorization": f"Bearer {api_key}"}
+
+
 def _retry_after_s(response: aiohttp.ClientResponse) -> float:
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdigit() else 0
@@ -341,6 +377,7 @@ _ERRORS: Final[dict[str, type[errors.HoldfastError]]] = {
     kind.code: kind
     for kind in (
         errors.BadRequest,
+        errors.Unauthorized,
         errors.Forbidden,
         errors.NotFound,
         errors.Conflict,
@@ -348,6 +385,7 @@ _ERRORS: Final[dict[str, type[errors.HoldfastError]]] = {
         errors.TooLarge,
         errors.UnsupportedMediaType,
         errors.IdempotencyMismatch,
+        errors.TooManyRequests,
         errors.Unavailable,
         errors.StoreUnavailable,
         errors.Draining,

@@ -29,15 +29,16 @@ from holdfast.events import (
 )
 from holdfast.live.run_log import RunLog
 from holdfast.live.wake import Wake
+from holdfast.runner.candidates import Candidates
 from holdfast.runner.watch import Audience, SilenceWatch
 from holdfast.settings import LimitSettings, RunSettings
-from holdfast.store.port import Append, FinishRun, RunRecord, Write
-from holdfast.upstreams.base import Ask, Exchange, Item, Upstream
+from holdfast.store.port import Append, FinishRun, Remember, RunRecord, Write
+from holdfast.upstreams.base import Ask, Exchange, Item
 
-History: TypeAlias = Callable[[], Awaitable[Sequence[ChatMessage]]]
+LoadHistory: TypeAlias = Callable[[], Awaitable[Sequence[ChatMessage]]]
+"""Gives the earlier turns of the session."""
 
 logger = logging.getLogger(__name__)
-
 
 CLOSE_TIMEOUT_S = 5.0
 """How long an upstream that has said all may take to close."""
@@ -51,11 +52,12 @@ class Execution:
         run: RunRecord,
         start: Entry,
         ask: Ask,
-        upstream: Upstream,
+        candidates: Candidates,
         *,
         runs: RunSettings,
         limits: LimitSettings,
         mark: Callable[["Execution"], None],
+        note: Callable[[Write], None],
         ended: Callable[["Execution"], None],
         now: Callable[[], int],
     ) -> None:
@@ -65,10 +67,11 @@ class Execution:
             run: The run as it is stored.
             start: Its committed first entry.
             ask: What to ask.
-            upstream: Whom to ask.
+            candidates: Whom to ask.
             runs: Time-outs.
             limits: Bounds.
             mark: Tells the group commit that there is something to save.
+            note: Gives the group commit a write that nobody waits for.
             ended: Called once, when the run's end is committed or given up.
             now: The wall clock in milliseconds.
         """
@@ -82,10 +85,13 @@ class Execution:
         """Set when the run's end is committed, or given up for recovery."""
         self.given_up = False
         """The store refused what this run wrote; recovery must end it from what is stored."""
-        self._upstream = upstream
+        self._candidates = candidates
+        self._answering = run.upstream
+        self._kept_request: dict[str, Any] | None = None
         self._runs = runs
         self._limits = limits
         self._mark = mark
+        self._note = note
         self._on_ended = ended
         self._now = now
         self._fold = Fold()
@@ -103,8 +109,8 @@ class Execution:
         self._task: asyncio.Task[None] | None = None
         self._watch: SilenceWatch | None = None
 
-    def start(self, history: History | None) -> None:
-        """Begin; `history` loads the earlier turns of a session that has some."""
+    def start(self, history: LoadHistory | None) -> None:
+        """Begin; `history` loads the earlier turns of a session that may have some."""
         self._task = asyncio.create_task(self._execute(history), name=f"run-{self.run.id}")
 
     def stop(self, end: UpstreamEnd) -> bool:
@@ -144,7 +150,7 @@ class Execution:
 
     # ------------------------------------------------------------------ the upstream
 
-    async def _execute(self, history: History | None) -> None:
+    async def _execute(self, history: LoadHistory | None) -> None:
         self.machine.signal(Signal.CONNECT)
         self._watch = SilenceWatch(self._runs, self.stop, excused=self.is_full)
         self._consuming = True
@@ -152,7 +158,7 @@ class Execution:
             if self._end is None:
                 if history is not None:
                     self.ask = msgspec.structs.replace(self.ask, history=await history())
-                end = await self._upstream.answer(self.ask, self.exchange, self)
+                end = await self._candidates.answer(self.ask, self)
                 decided = self._told or self._foretold
                 if decided is not None and decided.reason is not end.reason:
                     end = decided  # it did not listen
@@ -210,6 +216,24 @@ class Execution:
                 for event in events[: self.log.last_seq - before]:
                     self.machine.see(event)
             self._announce()
+
+    def turn_to(self, upstream: str) -> Exchange:
+        """See `candidates.Run`."""
+        assert self._watch is not None
+        self._answering = upstream
+        self._watch.begin_anew()
+        self.machine.signal(Signal.CONNECT)
+        self.exchange = Exchange()
+        return self.exchange
+
+    @property
+    def decided(self) -> UpstreamEnd | None:
+        """See `candidates.Run`."""
+        return self._end
+
+    def remember(self, conversation: str) -> None:
+        """See `Sink.remember`."""
+        self._note(Remember(self.run.session_id, self._answering, conversation))
 
     def foretell(self, end: UpstreamEnd) -> None:
         """See `Sink.foretell`."""
@@ -273,22 +297,33 @@ class Execution:
         entries = self.log.take()
         if not entries:
             return None
-        append = Append(self.run.id, entries[0].seq, entries[-1].seq, join_log(entries))
+        log = join_log(entries)
+        append = Append(self.run.id, entries[0].seq, entries[-1].seq, log, self._new_request())
         for entry in entries:
             self._fold.add(entry.event)
         if not self._sealed:
             return append
         self._finishing = True
+        answer = self._fold.answer()
         return FinishRun(
             run_id=self.run.id,
             message_id=self.run.message_id,
             append=append,
-            answer=self._fold.answer(),
+            answer=answer,
             ended_at=self._now(),
             log=self._whole_log(),
+            metadata=answer.early_end,
             request=self.exchange.request,
             response=self.exchange.response,
         )
+
+    def _new_request(self) -> dict[str, Any] | None:
+        """What was sent to the upstream, the first time that somebody asks."""
+        request = self.exchange.request
+        if request is self._kept_request:
+            return None
+        self._kept_request = request
+        return request
 
     def _whole_log(self) -> bytes | None:
         committed = self.log.after(0)

@@ -6,7 +6,7 @@ from holdfast.runner.supervisor import Supervisor
 from holdfast.settings import Settings
 from holdfast.store.factory import make_store
 from holdfast.upstreams.base import Upstream
-from holdfast.upstreams.registry import make_upstreams
+from holdfast.upstreams.registry import connect, make_upstreams
 
 
 def make_supervisor(
@@ -23,4 +23,6 @@ def make_supervisor(
     """
     if upstreams is None:
         upstreams = make_upstreams(settings)
+    else:
+        connect(upstreams)
     return Supervisor(settings, make_store(settings.storage), upstreams)

@@ -59,12 +59,14 @@ async def ending(store: Store, run: RunRecord, end: UpstreamEnd, at: int) -> Fin
     run_end = decide(end, fold.arrived)
     fold.add(run_end)
     last = Entry(len(log) + 1, run_end, encode(run_end))
+    answer = fold.answer()
     return FinishRun(
         run.id,
         run.message_id,
         append=Append(run.id, last.seq, last.seq, join_log([last])),
-        answer=fold.answer(),
+        answer=answer,
         ended_at=at,
+        metadata=answer.early_end,
         log=join_log([*log, last]),
     )
 

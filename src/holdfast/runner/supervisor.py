@@ -6,17 +6,15 @@ of a run is a `Reader`.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
 import msgspec
 
 from holdfast.clock import now_ms
-from holdfast.engine.policy import ChatMessage, select_history
 from holdfast.engine.run import Status, UpstreamEnd
 from holdfast.errors import (
-    BadRequest,
     Conflict,
     Draining,
     HoldfastError,
@@ -24,22 +22,22 @@ from holdfast.errors import (
     RunActive,
     StoreError,
     StoreUnavailable,
-    TooLarge,
 )
-from holdfast.events import Entry, Reason, RunStart, encode
+from holdfast.events import Entry, Reason, encode
 from holdfast.live.wake import Wake
 from holdfast.runner import recovery
 from holdfast.runner.asking import Question as Question
-from holdfast.runner.asking import prepare
-from holdfast.runner.execution import Execution, History
+from holdfast.runner.candidates import Candidates
+from holdfast.runner.execution import Execution, LoadHistory
 from holdfast.runner.health import HealthBoard
+from holdfast.runner.keys import KeyRing
+from holdfast.runner.quota import Claim, Quota
 from holdfast.runner.reader import Reader
-from holdfast.runner.router import Route, Router
+from holdfast.runner.reception import Prepared, Reception
 from holdfast.runner.snapshot import answer_so_far, with_answer
 from holdfast.settings import Settings
 from holdfast.store.group_commit import GroupCommit
 from holdfast.store.port import (
-    CreateRun,
     DeleteSession,
     MessageRecord,
     RequestCancel,
@@ -74,21 +72,26 @@ class Supervisor:
         """Put the parts together; nothing happens before `start`.
 
         Raises:
-            ConfigError: The router names an upstream that is not there.
+            ConfigError: The settings name an upstream that is not there.
         """
         self.settings = settings
         self.store = store
         self.upstreams = upstreams
-        self.router = Router(settings.router, upstreams)
+        self._reception = Reception(settings, store, upstreams, now)
+        self.router = self._reception.router
+        self.presets = self._reception.presets
         self.commits = GroupCommit(store, patience_s=settings.storage.store_patience_s, now=now)
+        self.keys = KeyRing(settings.api_keys, store, self.commits.submit, now)
+        self._quota = Quota(settings.limits)
         self.draining = False
         self._drained = asyncio.Event()
-        self._health = HealthBoard(upstreams)
+        self._health = HealthBoard(upstreams, self.router)
         self._now = now
         self._asking = 0
         self._asked = Wake()
         self._live: dict[str, Execution] = {}
         self._rescues: set[asyncio.Task[None]] = set()
+        self._notes: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------ life
 
@@ -105,6 +108,7 @@ class Supervisor:
                 logger.warning("recovered %d runs of an earlier process", recovered)
             for upstream in self.upstreams.values():
                 await upstream.open()
+            await self.keys.start()
         except BaseException:
             await self.store.close()
             raise
@@ -138,6 +142,7 @@ class Supervisor:
     async def stop(self, grace_s: float = 0.0) -> None:
         """Drain, save what is pending, and let go of everything."""
         await self.drain(grace_s)
+        await self.keys.stop()
         await self.commits.close()
         for task in self._rescues:
             task.cancel()  # the next start recovers what could not be rescued by now
@@ -174,84 +179,79 @@ class Supervisor:
             upstream: An upstream that is not in the configuration.
 
         Raises:
-            BadRequest: An empty question, or an upstream that does not exist.
+            BadRequest: An empty question, or an upstream or preset that does not exist.
             TooLarge: A question over its limit.
             NotFound: No such session or question.
             RunActive: The session's run is live and `on_busy` is `reject`.
             IdempotencyMismatch: The key was used with another request.
+            TooManyRequests: Its API key has reached a limit.
             Unavailable: The node drains or the store fails.
         """
         if self.draining:
             raise Draining("the server is shutting down; ask again in a moment")
-        self._check(question)
-        if upstream is not None:
-            return await self._ask(question, Route(upstream, "given by the application"))
-        return await self._ask(question, self.router.route(question.upstream))
-
-    def _check(self, question: Question) -> None:
-        if not question.message.strip():
-            raise BadRequest("the message is empty")
-        try:
-            size = len(question.message.encode())
-        except UnicodeEncodeError:
-            raise BadRequest("the message holds half of a surrogate pair") from None
-        bound = self.settings.limits.question_bytes
-        if size > bound:
-            raise TooLarge(f"the message has {size} bytes; at most {bound} are allowed")
-
-    async def _ask(self, question: Question, route: Route) -> RunCreated:
+        self._reception.check(question)
         self._asking += 1
         try:
-            question = await self._find_session(question)
-            on_disconnect = self.settings.runs.on_disconnect
-            write, start = prepare(question, route, on_disconnect, self._now())
-            return await self._create(question, write, start, route.upstream)
-        except StoreError:
-            # Two first questions with the same session key: the other one has created it.
-            found = await self._find_session(question)
-            if found is question:
-                raise
-            return await self._ask(found, route)
+            return await self._ask(question, upstream)
         finally:
             self._asking -= 1
             self._asked.ring()
 
-    async def _find_session(self, question: Question) -> Question:
-        """Replace a session key by the session that it names, if there is one by now."""
-        key, owner = question.session_key, question.owner
-        if key is None or question.session_id is not None:
-            return question
-        session = await self.store.find_session(owner, question.dialect, key)
-        if session is None:
-            session = await self.store.get_session(owner, key)
-        if session is None:
-            return question
-        return msgspec.structs.replace(question, session_id=session.id)
+    async def _ask(self, question: Question, upstream: Upstream | None) -> RunCreated:
+        prepared = await self._reception.prepare(question, upstream)
+        try:
+            return await self._create(prepared)
+        except StoreError:
+            # Two first questions with the same session key: the other one has created it.
+            again = await self._reception.prepare(question, upstream)
+            if again.question.session_id == prepared.question.session_id:
+                raise
+            return await self._create(again)
 
-    async def _create(
-        self, question: Question, write: CreateRun, start: RunStart, upstream: Upstream
-    ) -> RunCreated:
+    async def _create(self, prepared: Prepared) -> RunCreated:
+        on_busy = prepared.question.on_busy or self.settings.runs.on_busy
+        claim = await self._claim(prepared.question, on_busy)
+
         def execute(result: Any) -> None:
             # Not after the await: a request that is cancelled in between must not leave a run
             # that nobody executes.
             if isinstance(result, RunCreated) and not result.replayed:
-                self._execute(question, result.run, start, upstream)
+                if claim is not None:
+                    self._quota.begin(claim, result.run.id)
+                self._execute(prepared, result.run)
 
-        on_busy = question.on_busy or self.settings.runs.on_busy
-        for _ in range(BUSY_TRIES):
-            try:
-                created: RunCreated = await self.commits.submit(write, execute)
-            except RunActive as busy:
-                if on_busy == "reject":
-                    raise
-                await self._cancel(busy.extra["run_id"], Reason.CLIENT_CANCELLED)
-            else:
-                return created
-        raise RunActive("the session is busy: another question came first each time")
+        ids: dict[str, Any] = {}
+        try:
+            for _ in range(BUSY_TRIES):
+                try:
+                    created: RunCreated = await self.commits.submit(prepared.write, execute)
+                except RunActive as busy:
+                    if on_busy == "reject":
+                        raise
+                    ids = busy.extra
+                    await self._cancel(ids["run_id"], Reason.CLIENT_CANCELLED)
+                else:
+                    return created
+        finally:
+            if claim is not None:
+                claim.settle()
+        raise RunActive("the session is busy: another question came first each time", **ids)
 
-    def _execute(
-        self, question: Question, run: RunRecord, start: RunStart, upstream: Upstream
-    ) -> None:
+    async def _claim(self, question: Question, on_busy: str) -> Claim | None:
+        """Count a question with its API key; one that was asked before is let through as it is."""
+        if question.key is None:
+            return None
+        again = question.idempotency_key
+        if again is not None and await self.store.find_run(question.owner, again) is not None:
+            return None
+        replaced = None
+        if on_busy == "cancel":
+            runs = (execution.run for execution in self._live.values())
+            replaced = next((run.id for run in runs if run.session_id == question.session_id), None)
+        return self._quota.claim(question.key, asyncio.get_running_loop().time(), replaced)
+
+    def _execute(self, prepared: Prepared, run: RunRecord) -> None:
+        question, start = prepared.question, prepared.start
         ask = Ask(
             run_id=run.id,
             session_id=run.session_id,
@@ -262,33 +262,49 @@ class Supervisor:
             temperature=question.temperature,
             max_tokens=question.max_tokens,
             metadata=question.metadata,
+            history=question.history or (),
+            chat=question.chat,
         )
         execution = Execution(
             run,
             Entry(1, start, encode(start)),
             ask,
-            upstream,
+            self._candidates(prepared, run),
             runs=self.settings.runs,
             limits=self.settings.limits,
             mark=self.commits.mark,
+            note=self._note,
             ended=self._forget,
             now=self._now,
         )
         self._live[run.id] = execution
-        execution.start(self._history(run) if question.session_id is not None else None)
+        execution.start(self._history(question, run))
         if self.draining:
             execution.stop(UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down"))
 
-    def _history(self, run: RunRecord) -> History:
+    def _history(self, question: Question, run: RunRecord) -> LoadHistory | None:
+        if question.session_id is None:
+            return None
+        return lambda: self._reception.history(question, run.session_id, run.question_id)
+
+    def _candidates(self, prepared: Prepared, run: RunRecord) -> Candidates:
+        async def conversation(upstream: str) -> str | None:
+            return await self.store.get_conversation(run.session_id, upstream)
+
+        is_new = prepared.question.session_id is None
         runs = self.settings.runs
+        patience_s = min(runs.first_byte_timeout_s, runs.idle_timeout_s) / 2
+        return Candidates(
+            prepared.route.candidates,
+            now=self.router.now,
+            patience_s=min(self.settings.router.fall_through_after_s, patience_s),
+            conversation=None if is_new else conversation,
+        )
 
-        async def load() -> Sequence[ChatMessage]:
-            turns = await self.store.list_turns(
-                run.session_id, run.question_id, runs.history_messages
-            )
-            return select_history(turns, runs.history_messages, runs.history_chars)
-
-        return load
+    def _note(self, write: Write) -> None:
+        task = asyncio.create_task(self._write_quietly(write), name="note")
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     async def regenerate(self, question: Question, message_id: str) -> RunCreated:
         """Answer the question of an assistant message once more; the old answer stays a version.
@@ -302,7 +318,8 @@ class Supervisor:
         """
         message = await self.get_message(question.owner, message_id)
         if message.role != "assistant":
-            raise Conflict("only an answer can be regenerated")
+            ids = {"session_id": message.session_id, "message_id": message.id}
+            raise Conflict("only an answer can be regenerated", **ids)
         asked = await self.get_message(question.owner, message.turn_id)
         return await self.ask(
             msgspec.structs.replace(
@@ -315,6 +332,7 @@ class Supervisor:
 
     def _forget(self, execution: Execution) -> None:
         self._live.pop(execution.run.id, None)
+        self._quota.end(execution.run.id)
         if execution.given_up and not self.draining:
             rescue = self._rescue(execution.run)
             task = asyncio.create_task(rescue, name=f"rescue-{execution.run.id}")
@@ -437,6 +455,15 @@ class Supervisor:
         """The session's messages, oldest first; the caller must own the session."""
         messages = await self.store.list_messages(session_id, limit, after)
         return [(await self._shown(message))[0] for message in messages]
+
+    async def get_raw(self, owner: str, run_id: str) -> tuple[Any, Any]:
+        """What was said on the wire in an ended run: request and response.
+
+        Raises:
+            NotFound: No such run.
+        """
+        await self.get_run(owner, run_id)
+        return await self.store.get_raw(run_id)
 
     async def snapshot(self, owner: str, run_id: str) -> tuple[RunRecord, MessageRecord, int]:
         """A run with its message as far as it is committed, and the seq of that picture.

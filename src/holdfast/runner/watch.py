@@ -35,6 +35,11 @@ class SilenceWatch:
         self._active = self._time()
         self._silent = False
 
+    def begin_anew(self) -> None:
+        """Somebody else is asked, who has said nothing so far."""
+        self._active = self._time()
+        self._silent = True
+
     def cancel(self) -> None:
         """Stop watching."""
         self._timer.cancel()

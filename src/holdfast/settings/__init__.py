@@ -10,9 +10,11 @@ from holdfast.settings.messages import Unset as Unset
 from holdfast.settings.messages import check_table as check_table
 from holdfast.settings.sources import load as load
 from holdfast.settings.tables import DEFAULT_FILE as DEFAULT_FILE
+from holdfast.settings.tables import DialectSettings as DialectSettings
 from holdfast.settings.tables import LimitSettings as LimitSettings
 from holdfast.settings.tables import Names as Names
 from holdfast.settings.tables import NodeSettings as NodeSettings
+from holdfast.settings.tables import PresetSettings as PresetSettings
 from holdfast.settings.tables import RouterSettings as RouterSettings
 from holdfast.settings.tables import RunSettings as RunSettings
 from holdfast.settings.tables import ServerSettings as ServerSettings

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -88,7 +88,9 @@ def describe(
             return f"{source}unknown key {key}{suggest(full)}"
         case "missing":
             return f"{source}{key} is missing"
-    shown = _shown(location, detail["input"])
+    # A text in the place of a table may be a secret out of it.
+    hidden = detail["type"] in _TABLES and isinstance(detail["input"], str)
+    shown = "" if hidden else _shown(location, detail["input"])
     return f"{source}{key} {shown and f'is {shown}, but '}{_requirement(detail)}"
 
 
@@ -105,11 +107,15 @@ def suggest(near: str | None) -> str:
 def _nearest_key(location: Location, model: type[BaseModel]) -> str | None:
     *parents, last = (str(part) for part in location)
     table = model
-    for name in parents:
-        inner = table.model_fields[name].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+    names = iter(parents)
+    for name in names:
+        annotation = table.model_fields[name].annotation
+        if get_origin(annotation) is dict:  # tables by name
+            annotation = get_args(annotation)[1]
+            next(names, None)
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return None
-        table = inner
+        table = annotation
     near = nearest(last, table.model_fields)
     if near:
         return ".".join([*parents, near])
@@ -123,6 +129,7 @@ def _dotted(location: Location) -> str:
     return text.replace(".[", "[")
 
 
+_TABLES = frozenset({"dict_type", "model_type"})
 _SECRET = re.compile(r"key|token|secret|password|auth|cookie|headers", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 _SHOWN_LENGTH = 60

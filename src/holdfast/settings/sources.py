@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
 from holdfast.errors import ConfigError
+from holdfast.settings.api_keys import API_KEYS, GivenKey, parse_api_keys
 from holdfast.settings.messages import Location, Unset, describe, nearest, refuse_unset, suggest
 from holdfast.settings.tables import (
     DEFAULT_FILE,
@@ -22,7 +23,7 @@ from holdfast.settings.tables import (
     Settings,
     setting_names,
 )
-from holdfast.settings.well_known import well_known_upstreams
+from holdfast.settings.well_known import unset_variables, well_known_upstreams
 
 
 def load(
@@ -50,13 +51,16 @@ def load(
     )
     values = sources.merged()
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         problems = [
             describe(detail, Settings, source=sources.label(detail["loc"]))
             for detail in error.errors()
         ]
         raise ConfigError("\n".join(problems)) from None
+    settings.note_unset(unset_variables(settings.upstreams, sources.variables))
+    settings.note_keys(sources.api_keys(), sources.variables.get("HOLDFAST_API_KEY"))
+    return settings
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,17 @@ class _Sources:
         """All values, the stronger source's in place of the weaker's."""
         self._refuse_unknown_variables()
         written = _substitute(_read_toml(self.file) if self.file else {}, self.variables)
-        values = _merge(written, self._from_variables(written.get("upstreams")))
+        values = _merge(written, self._from_variables(written))
         upstreams = values.pop("upstreams", {})
         refuse_unset(values, source=f"{self.file}: ")
         if isinstance(upstreams, dict):
             upstreams = _merge(well_known_upstreams(upstreams, self.variables), upstreams)
         return {**values, "upstreams": upstreams}
+
+    def api_keys(self) -> tuple[GivenKey, ...]:
+        """The keys that a server takes from its variables."""
+        text = self.variables.get(API_KEYS)
+        return parse_api_keys(text, self._kind(API_KEYS)) if text else ()
 
     def label(self, location: Location) -> str:
         """The variable or file that a value came from, to stand in front of a message."""
@@ -91,8 +100,8 @@ class _Sources:
     def _kind(self, name: str) -> str:
         return "environment" if name in self.environ else ".env"
 
-    def _from_variables(self, upstreams: Any) -> dict[str, Any]:
-        """The values that variables set; `upstreams` is how the file spells their names."""
+    def _from_variables(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that variables set; tables have the names that the file spells."""
         source = EnvSettingsSource(Settings)
         source.env_vars = {name.lower(): value for name, value in self.variables.items()}
         try:
@@ -102,12 +111,13 @@ class _Sources:
             raise ConfigError(
                 f"a variable that sets a whole section is not JSON: {error}"
             ) from None
-        if isinstance(upstreams, dict) and isinstance(values.get("upstreams"), dict):
-            spelled = {_variable(name): name for name in upstreams}
-            values["upstreams"] = {
-                spelled.get(_variable(name), name): table
-                for name, table in values["upstreams"].items()
-            }
+        for section in ("upstreams", "presets"):
+            tables, given = written.get(section), values.get(section)
+            if isinstance(tables, dict) and isinstance(given, dict):
+                spelled = {_variable(name): name for name in tables}
+                values[section] = {
+                    spelled.get(_variable(name), name): table for name, table in given.items()
+                }
         return values
 
     def _refuse_unknown_variables(self) -> None:

@@ -17,7 +17,7 @@ def test_the_settings_name_the_store_and_the_upstreams(tmp_path: Path) -> None:
     supervisor = make_supervisor(make_settings(tmp_path, upstreams={"docs": docs}))
     assert isinstance(supervisor.store, SqliteStore)
     assert supervisor.store.path == tmp_path / "chat.db"
-    assert supervisor.router.route().upstream.name == "docs"
+    assert supervisor.router.route().first.upstream.name == "docs"
     assert not (tmp_path / "chat.db").exists()
 
 

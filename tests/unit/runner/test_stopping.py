@@ -10,7 +10,9 @@ from holdfast.engine.run import UpstreamEnd
 from holdfast.errors import NotFound, RunActive
 from holdfast.events import Entry, Outcome, Reason, RunStart, encode
 from holdfast.runner import execution as execution_module
+from holdfast.runner.candidates import Candidates
 from holdfast.runner.execution import Execution
+from holdfast.runner.router import given
 from holdfast.settings import LimitSettings, RunSettings
 from holdfast.store.port import FinishRun, RequestCancel
 from holdfast.upstreams.base import Ask
@@ -140,10 +142,11 @@ def _execution(upstream: ScriptedUpstream, marked: list[Execution]) -> Execution
         told.run,
         Entry(1, start.event, encode(start.event)),
         ask,
-        upstream,
+        Candidates(given(upstream).candidates, now=lambda: 0.0, patience_s=1.0),
         runs=RunSettings(),
         limits=LimitSettings(),
         mark=marked.append,
+        note=lambda write: None,
         ended=lambda execution: None,
         now=lambda: 1,
     )
@@ -327,7 +330,10 @@ async def test_a_busy_session_refuses_the_next_question_with_the_id_of_its_run(
         asked = await stage.ask()
         with pytest.raises(RunActive) as refusal:
             await stage.supervisor.ask(stage.question(session_id=asked.run.session_id))
-        assert refusal.value.extra == {"run_id": asked.run.id}
+        assert refusal.value.extra == {
+            "session_id": asked.run.session_id,
+            "run_id": asked.run.id,
+        }
         await stage.finish(asked, DONE)
         assert (await asked.record()).outcome == "completed"
 

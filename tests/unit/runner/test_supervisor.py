@@ -219,7 +219,8 @@ async def test_two_first_questions_with_one_name_meet_in_one_session(stage: Stag
     created = [r for r in results if isinstance(r, RunCreated)]
     refused = [r for r in results if isinstance(r, RunActive)]
     assert (len(created), len(refused)) == (1, 1)
-    assert refused[0].extra == {"run_id": created[0].run.id}
+    run = created[0].run
+    assert refused[0].extra == {"session_id": run.session_id, "run_id": run.id}
     assert len(await stage.store.list_sessions(OWNER, 10)) == 1
 
 

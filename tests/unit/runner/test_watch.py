@@ -119,6 +119,19 @@ def test_an_upstream_that_is_not_read_is_not_silent(loop: ManualLoop) -> None:
     assert 200 <= at <= 210
 
 
+@pytest.mark.parametrize(("first", "idle"), [(5, 100), (100, 7)])
+def test_who_is_asked_next_has_the_time_to_its_first_byte(
+    loop: ManualLoop, first: float, idle: float
+) -> None:
+    watched = Watched(loop, first, idle, 1_000)
+    loop.move(3)
+    watched.watch.touch()
+    loop.move(6)
+    watched.watch.begin_anew()
+    loop.move(500)
+    assert [at for at, _ in watched.ends] == [6 + first]
+
+
 def test_a_watch_that_is_cancelled_ends_nothing(loop: ManualLoop) -> None:
     watched = Watched(loop, 5, 10, 20)
     watched.watch.cancel()
