@@ -1,13 +1,15 @@
-# Everything happens in .venv; nothing is installed elsewhere (but see `chromium`).
+# Everything happens in .venv and in tests/clients/node/node_modules; nothing is installed elsewhere
+# (but see `chromium` and `node`).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 LOCKED := --constraint constraints.txt
+CLIENTS := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix faults bench chromium
+.PHONY: help demo test check fix faults fuzz bench chromium node
 
 help: ## show this
 	@echo "make TARGET; the first two are all you need:"
@@ -16,7 +18,7 @@ help: ## show this
 demo: $(VENV)/.runtime ## start a server over documents that come with Holdfast
 	@$(BIN)/holdfast demo
 
-test: $(VENV)/.development chromium ## run every test
+test: $(VENV)/.development chromium $(CLIENTS)/node_modules/.installed ## run every test
 	$(BIN)/pytest
 
 check: $(VENV)/.development ## lint, formatting, types, layers
@@ -32,10 +34,14 @@ fix: $(VENV)/.development ## mend what ruff can mend
 faults: $(VENV)/.development ## kill the server again and again; ARGS="…" goes to tests.faults
 	$(BIN)/python -m tests.faults $(ARGS)
 
+fuzz: $(VENV)/.development ## hostile answers for decoders and encoders; ARGS="…" goes to tests.fuzz
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 bench: $(VENV)/.development ## measure what a chunk costs; ARGS="…" goes to bench
 	$(BIN)/python -m bench $(ARGS)
 
-# The build backend is installed first, so that the constraints hold for it, too.
+# Build backends are installed first, so that the constraints hold for them, too. (Some tools come
+# as sources that setuptools builds.)
 $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing Holdfast into $(VENV) ..."
 	@$(PIP) install $(LOCKED) hatchling editables
@@ -44,6 +50,7 @@ $(VENV)/.runtime: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.development: $(VENV)/.runtime
 	@echo "Installing the tools for tests and checks into $(VENV) ..."
+	@$(PIP) install $(LOCKED) setuptools wheel
 	@$(PIP) install $(LOCKED) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
@@ -60,3 +67,17 @@ chromium:
 	  echo "Installing Chromium for the tests of the page ..."; \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# Clients that people have are tested as they come from npm, in the exact versions of package.json.
+# There is no lock file: it would hold addresses of a registry. The clients' scripts are not run.
+$(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json | node
+	@echo "Installing clients for tests into $(CLIENTS)/node_modules ..."
+	@cd $(CLIENTS) && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@touch $@
+
+node:
+	@command -v node >/dev/null && command -v npm >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "the tests of JavaScript clients need Node.js 20 or newer with npm; on Debian: apt-get install nodejs npm" >&2; exit 1; }; \
+	  echo "Installing Node.js for the tests of JavaScript clients ..."; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -qq --yes --no-install-recommends nodejs npm >/dev/null; }

@@ -65,12 +65,23 @@ class Tab:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, browser: Browser, site: Deployment, at: str = "", **options: Any
+        cls,
+        browser: Browser,
+        site: Deployment,
+        at: str = "",
+        *,
+        forgiving: bool = False,
+        **options: Any,
     ) -> AsyncIterator["Tab"]:
-        """A tab at the page's address and `at`; it must have nothing to complain about."""
+        """A tab at the page's address and `at`; it must have nothing to complain about.
+
+        One that is `forgiving` expects requests to fail from the beginning.
+        """
         context = await browser.new_context(**{"locale": "en-GB", **options})
         await context.add_init_script("window.alert = (text) => console.error(`alert: ${text}`)")
         tab = cls(site, await context.new_page())
+        if forgiving:
+            tab.forgive_failed_requests()
         await tab.page.goto(f"{site.server.url}/{at}")
         yield tab
         await context.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import pty
 import re
@@ -29,7 +30,15 @@ from holdfast.events import (
 from holdfast.settings import ServerSettings, Settings, StorageSettings
 from tests.support.command import Command, run
 from tests.support.native_server import RestartedServer, frames, in_turn
-from tests.support.upstream_server import Script, ScriptedUpstream, Wire, head, stream, whole
+from tests.support.upstream_server import (
+    Script,
+    ScriptedUpstream,
+    Wire,
+    completion,
+    head,
+    stream,
+    whole,
+)
 
 RUN = "0192-run"
 SESSION = "0192-session"
@@ -379,6 +388,49 @@ class TestDemo:
         async with Command(*arguments, folder=folder) as again:
             await again.out_until("goes on by itself:\n")
 
+    async def test_a_model_that_is_set_up_writes_its_answers(self, folder: Path) -> None:
+        async with ScriptedUpstream(lambda _: stream(*completion("It holds ", "[1]."))) as model:
+            out = await self.answer(folder, model.base_url)
+            (request,) = model.requests
+        assert "The answers are written by m1 at 127.0.0.1:" in out
+        assert '"text":"It holds "' in out
+        assert '"text":"[1].","marks":[[0,3,1]]' in out
+        assert '"type":"references"' in out
+        messages = request.json["messages"]
+        assert [message["role"] for message in messages] == ["system", "user"]
+        assert "A holdfast is the root" in messages[1]["content"]
+        assert request.headers["authorization"] == "Bearer sk-x"
+
+    async def test_a_model_that_cannot_be_reached_does_not_break_it(self, folder: Path) -> None:
+        out = await self.answer(folder, "http://127.0.0.1:1")
+        assert '"message":"openai is down, so the passages are quoted as they are"' in out
+        assert '"outcome":"completed"' in out
+        assert "A holdfast is the root" in out
+
+    async def test_the_model_can_be_left_out(self, folder: Path) -> None:
+        async with ScriptedUpstream([]) as model:
+            out = await self.answer(folder, model.base_url, "--no-writer")
+            assert model.requests == []
+        assert "are written by" not in out
+        assert '"outcome":"completed"' in out
+
+    async def answer(self, folder: Path, base_url: str, *options: str) -> str:
+        """What a demo prints, and what it answers to the question that it proposes."""
+        environ = {"OPENAI_BASE_URL": base_url, "OPENAI_MODEL": "m1", "OPENAI_API_KEY": "sk-x"}
+        (folder / "holdfast.toml").unlink()
+        arguments = ("demo", "--port", "0", "--documents", "docs", *options)
+        async with Command(*arguments, folder=folder, environ=environ) as server:
+            text = await server.out_until("goes on by itself:\n")
+            (url,) = re.findall(r"(http://\S+)/api/v1/runs", text)
+            asked = await asyncio.create_subprocess_exec(
+                *("curl", "-sN", "-H", "Content-Type: application/json"),
+                *("-d", json.dumps({"message": QUESTION}), f"{url}/api/v1/runs"),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            out, _ = await asked.communicate()
+        assert "sk-x" not in text + out.decode()
+        return text + out.decode()
+
 
 class TestMigrateAndDoctor:
     async def test_migrate_makes_the_schema(self, folder: Path) -> None:
@@ -389,8 +441,9 @@ class TestMigrateAndDoctor:
     async def test_doctor_finds_everything_in_order(self, folder: Path) -> None:
         done = await run("doctor", folder=folder)
         assert (done.code, done.err) == (0, "")
-        database, docs = done.out.splitlines()
+        database, keys, docs = done.out.splitlines()
         assert database == "ok   database: sqlite:///holdfast.db is made at the first start"
+        assert keys.startswith("ok   keys: none, ")
         assert docs.startswith("ok   upstream docs: ")
         assert not (folder / "holdfast.db").exists()
 
@@ -419,6 +472,20 @@ class TestMigrateAndDoctor:
             "FAIL upstream gpt",
             "FAIL upstream kb",
             "FAIL router",
+        ]
+
+    async def test_doctor_says_what_names_nothing(self, folder: Path) -> None:
+        environ = {
+            "HOLDFAST_UPSTREAMS__DOCS__WRITER": "nobody",
+            "HOLDFAST_ROUTER__FALLBACKS": "docs,nobody",
+            "HOLDFAST_PRESETS__DOCS__MODEL": "m",
+        }
+        done = await run("doctor", folder=folder, environ=environ)
+        assert done.code == 1
+        assert done.out.splitlines()[3:] == [
+            "FAIL router: router.fallbacks[1] names 'nobody'; there is docs",
+            "FAIL presets: presets.docs has the name of an upstream: choose another",
+            "FAIL upstreams: upstreams.docs.writer names 'nobody'; there is docs",
         ]
 
     async def test_doctor_says_that_there_is_nobody_to_ask(self, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ async def test_p3_p9_an_upstream_that_ends_within_the_head_of_its_response_has_f
 ) -> None:
     for ending in (await endings(site, wire, range(len(HEAD)))).values():
         assert ending[:3] == ("", "failed", "failed")
-        assert ending.reason in ("upstream_error", "upstream_truncated")
+        assert ending.reason in ("upstream_unreachable", "upstream_truncated")
 
 
 async def test_p6_a_client_that_leaves_after_any_event_changes_nothing(site: Deployment) -> None:

@@ -106,7 +106,9 @@ class TestForeignPages:
         assert reply.status == 200
         assert reply.headers["access-control-allow-origin"] == APP
         exposed = reply.headers["access-control-expose-headers"].lower()
-        for name in ("x-holdfast-session", "x-holdfast-message", "x-holdfast-run"):
+        for name in ("session", "message", "run", "error"):
+            assert f"x-holdfast-{name}" in exposed
+        for name in ("x-should-retry", "x-request-id", "retry-after"):
             assert name in exposed
         asked = {
             **headers,
@@ -273,11 +275,18 @@ async def test_p6_readers_that_miss_only_the_last_bytes_are_dropped_too(site: De
     taken = StuckReader.capacity()
     piece = b"".join([completion_chunk(content="x" * 1_000)] * 100)
     async with site.ask(site.answers(*[piece] * (taken // 100_000 + 5), *completion())) as stream:
-        size = len(await stream.rest_as_bytes())
+        log = await stream.rest_as_bytes()
     path = f"/api/v1/runs/{stream.run_id}/events"
     # What does not go into the kernel's buffers is more than uvicorn keeps without waiting.
     missed = [200_000, 300_000, 400_000]
-    starts = [(size - taken - bytes_left) // 1_100 for bytes_left in missed]
+    ids = [
+        (found.start(), int(found[1]))
+        for found in re.finditer(rb"^id: .*\.(\d+)$", log, re.MULTILINE)
+    ]
+    starts = [
+        max(seq for at, seq in ids if at <= len(log) - taken - bytes_left) - 1
+        for bytes_left in missed
+    ]
     with contextlib.ExitStack() as stack:
         stuck = [StuckReader(site.server, f"{path}?after={start}") for start in starts]
         for reader in stuck:

@@ -1,5 +1,6 @@
 import os
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from pydantic import ValidationError
 from holdfast.engine.fold import Answer, fold
 from holdfast.engine.policy import ChatMessage
 from holdfast.engine.run import UpstreamEnd
-from holdfast.events import Event, Finish, Reason, References, Step, TextDelta
+from holdfast.events import Event, Finish, Notice, Reason, References, Step, TextDelta
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Ask, Exchange, Health, Item
 from holdfast.upstreams.library import Library
+from tests.support.scripted import ScriptedUpstream
+from tests.support.sink import collect
 
 DEMO_DOCUMENTS = Path(__file__).parents[2] / "src" / "holdfast" / "demo_documents"
 ENGLISH_QUESTION = "What is a holdfast, and how does it hold on to the rock?"
@@ -58,6 +61,13 @@ class Reading:
         self.exchange = Exchange()
         ask = Ask("run", "session", "message", question, history)
         return [batch async for batch in self.library.items(ask, self.exchange)]
+
+    async def answered(self, question: str) -> list[Item]:
+        """What a run is given."""
+        self.exchange = Exchange()
+        return await collect(
+            self.library, Ask("run", "session", "message", question), self.exchange
+        )
 
     async def items(self, question: str, history: Sequence[ChatMessage] = ()) -> list[Item]:
         return [item for batch in await self.batches(question, history) for item in batch]
@@ -340,6 +350,87 @@ async def test_the_index_stands_in_the_current_folder_under_the_upstreams_name(
     await library.close()
 
 
+# ------------------------------------------------------------------------------ with a writer
+
+
+@asynccontextmanager
+async def written(
+    home: Path, documents: Path, *steps: Any, **settings: Any
+) -> AsyncIterator[tuple[Reading, ScriptedUpstream]]:
+    """A library that has a writer."""
+    reading, writer = (
+        Reading(home, documents, writer="model", **settings),
+        ScriptedUpstream("model"),
+    )
+    writer.steps = steps
+    reading.library.connect({"writer": writer})
+    await reading.library.open()
+    try:
+        yield reading, writer
+    finally:
+        await reading.library.close()
+
+
+async def test_a_writer_writes_and_its_marks_point_to_the_passages(
+    tmp_path: Path, documents: Path
+) -> None:
+    said = [[TextDelta("Twice [")], [TextDelta("1]. Not [7].")], [UpstreamEnd()]]
+    async with written(tmp_path, documents, *said) as (reading, writer):
+        items = await reading.answered("When do tides come?")
+    assert [type(item) for item in items[:4]] == [Step, References, Step, TextDelta]
+    assert items[2] == Step("writing", "model")
+    answer = fold(events_of(items))
+    assert (answer.text, answer.marks) == ("Twice [1]. Not [7].", ((6, 9, 1),))
+    assert answer.references[0].document_id == "tides.md"
+    asked = writer.calls[0].ask
+    assert "[1] Tides · tides.md\nThe tide comes twice a day." in asked.message
+    assert asked.message.endswith("Question: When do tides come?")
+    assert reading.exchange.request == {
+        "query": "When do tides come?",
+        "terms": {"tide": 1.0},
+        "writer": None,
+    }
+
+
+@pytest.mark.parametrize("question", ["What is a zebra?", "海藻"])
+async def test_where_nothing_is_found_no_writer_is_asked(
+    tmp_path: Path, documents: Path, question: str
+) -> None:
+    async with written(tmp_path, documents) as (reading, writer):
+        items = await reading.answered(question)
+        assert writer.calls == []
+    assert fold(events_of(items)).text.startswith(("I found nothing", "在文档中没有找到"))
+    assert items[-1] == UpstreamEnd(finish=Finish.STOP)
+
+
+async def test_a_writer_that_fails_leaves_the_quotations_at_their_pace(
+    tmp_path: Path, documents: Path
+) -> None:
+    down = UpstreamEnd(Reason.UPSTREAM_UNREACHABLE, error="nobody is there")
+    async with written(tmp_path, documents, [down], pace=80) as (reading, _):
+        items = await reading.answered("When do tides come?")
+        assert sum(reading.clock.slept) > 0
+    plain = Reading(tmp_path, documents)
+    quoted = fold(events_of(await plain.items("When do tides come?")))
+    await plain.library.close()
+    answer = fold(events_of(items))
+    assert (answer.text, answer.marks, answer.references) == (
+        quoted.text,
+        quoted.marks,
+        quoted.references,
+    )
+    (notice,) = (item for item in items if isinstance(item, Notice))
+    assert notice.message == "model is down, so the passages are quoted as they are"
+    assert items[-1] == UpstreamEnd(finish=Finish.STOP)
+
+
+async def test_without_documents_no_writer_is_asked(tmp_path: Path) -> None:
+    async with written(tmp_path, tmp_path / "nowhere") as (reading, writer):
+        items = await reading.answered("tides")
+        assert writer.calls == []
+    assert items[-1].reason is Reason.UPSTREAM_UNREACHABLE  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -350,6 +441,7 @@ async def test_the_index_stands_in_the_current_folder_under_the_upstreams_name(
         {"path": "docs", "max_file_bytes": 0},
         {"path": "docs", "kind": "openai"},
         {"path": "docs", "depth": 3},
+        {"path": "docs", "writer_timeout_s": 0},
     ],
 )
 def test_settings_that_cannot_work_are_refused(table: dict[str, Any]) -> None:

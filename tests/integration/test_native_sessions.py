@@ -9,7 +9,10 @@ import pytest
 from tests.support.server import Deployment, script_of
 from tests.support.upstream_server import Wire, completion, completion_chunk
 
-SESSION_KEYS = {"id", "title", "metadata", "live_run_id", "created_at", "updated_at"}
+SESSION_KEYS = {
+    *("id", "title", "preset", "metadata", "live_run_id"),
+    *("created_at", "updated_at"),
+}
 
 
 @pytest.fixture(scope="module")

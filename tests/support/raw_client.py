@@ -77,9 +77,9 @@ class Frame:
 
     def field(self, name: str) -> str:
         """The value of a field that occurs once."""
-        prefix = f"{name}: ".encode()
+        prefix = f"{name}:".encode()
         (line,) = [line for line in self.raw.split(b"\n") if line.startswith(prefix)]
-        return line.removeprefix(prefix).decode()
+        return line.removeprefix(prefix).removeprefix(b" ").decode()
 
     @property
     def id(self) -> str:

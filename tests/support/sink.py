@@ -15,6 +15,7 @@ class RecordingSink:
         events: Everything that was given, in order.
         batches: How many times something was given, empty batches included.
         ends: The `UpstreamEnd`s among it.
+        remembered: What the upstream wanted to be remembered.
     """
 
     def __init__(self, limit: int | None = None, end: UpstreamEnd | None = None) -> None:
@@ -22,6 +23,7 @@ class RecordingSink:
         self.events: list[Event] = []
         self.batches = 0
         self.ends: list[UpstreamEnd] = []
+        self.remembered: list[str] = []
         self._limit = limit
         self._end = end
         self._news = asyncio.Event()
@@ -54,6 +56,10 @@ class RecordingSink:
     def foretell(self, end: UpstreamEnd) -> None:
         """See `Sink`."""
         assert not self.ends
+
+    def remember(self, conversation: str) -> None:
+        """See `Sink`."""
+        self.remembered.append(conversation)
 
     def is_full(self) -> bool:
         """See `Sink`."""

@@ -1,7 +1,7 @@
 """A supervisor on a real store with a scripted upstream: the whole engine, without a server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,17 @@ class Stage:
     """One process of Holdfast."""
 
     def __init__(self, folder: Path, *steps: Step, **sections: dict[str, Any]) -> None:
-        """Set up in `folder`; the upstream has `steps` ready for every question."""
+        """Set up in `folder`; the upstream has `steps` ready for every question.
+
+        `others` among the sections are further upstreams by name.
+        """
+        others: Mapping[str, Any] = sections.pop("others", {})
         self.settings = make_settings(folder, **sections)
         self.store = FaultyStore(
             SqliteStore(self.settings.storage.url, synchronous=self.settings.storage.synchronous)
         )
         self.upstream = ScriptedUpstream("script", *steps)
-        self.supervisor = Supervisor(self.settings, self.store, {"script": self.upstream})
+        self.supervisor = Supervisor(self.settings, self.store, {"script": self.upstream, **others})
 
     async def ask(self, message: str = "What is kelp?", **values: Any) -> Asked:
         """Ask, and wait until the upstream was called."""

@@ -22,6 +22,8 @@ const WORDS = {
   send: ["Send", "发送"],
   stop: ["Stop (Esc)", "停止（Esc）"],
   hint: ["Enter sends, Shift+Enter begins a new line", "Enter 发送，Shift+Enter 换行"],
+  preset: ["Preset of the new conversation", "新对话的预设"],
+  no_preset: ["No preset", "不使用预设"],
   answer: ["Answer", "回答"],
   writing: ["Writing", "正在回答"],
   searching: ["Searching", "正在检索"],
@@ -40,6 +42,10 @@ const WORDS = {
   failed: ["No answer", "未能回答"],
   kept: ["What had arrived is kept.", "已收到的内容都已保留。"],
   not_found: ["This conversation does not exist.", "这个对话不存在。"],
+  key_wanted: ["This server wants a key.", "此服务器需要密钥。"],
+  key_wrong: ["This key is not valid.", "密钥无效。"],
+  key_hint: ["It is kept until this tab is closed.", "密钥只保留到关闭此标签页为止。"],
+  enter: ["Go on", "继续"],
   run_active: ["An answer is still being written here.", "这里还有一个回答正在生成。"],
   upstream_error: ["The service that writes the answers failed.", "生成回答的服务出错了。"],
   upstream_empty: ["The service sent no answer.", "服务没有返回内容。"],
@@ -241,6 +247,67 @@ export class Prose {
   }
 }
 
+// ---------------------------------------------------------------- the key
+
+const STORED = "holdfast.key";
+
+/** The key that requests are sent with, if the server wants one. */
+class Keeper {
+  constructor() {
+    this.entered = null; // whoever waits for a key waits for this
+    try {
+      this.key = sessionStorage.getItem(STORED) ?? "";
+    } catch {
+      this.key = ""; // storage can be forbidden
+    }
+  }
+
+  get headers() {
+    return this.key ? { Authorization: `Bearer ${this.key}` } : {};
+  }
+
+  get waits() {
+    return this.entered !== null;
+  }
+
+  /** Wait for another key than the one that the server has refused. */
+  another(refused) {
+    if (this.key !== refused) return undefined; // it came while the request was on its way
+    this.entered ??= new Promise((resolve) => {
+      this.take = resolve;
+      this.show(true);
+      find("wrong").hidden = !refused;
+      find("key").focus();
+      announce(say("key_wanted"));
+    });
+    return this.entered;
+  }
+
+  enter(key) {
+    const fits = /^[!-~]+$/.test(key); // nothing else can be sent in a header
+    find("wrong").hidden = fits;
+    if (!fits || !this.waits) return;
+    this.key = key;
+    try {
+      sessionStorage.setItem(STORED, key);
+    } catch {
+      // Then it is kept as long as the page is.
+    }
+    this.show(false);
+    this.entered = null;
+    this.take();
+    focusInput();
+  }
+
+  show(shown) {
+    find("door").hidden = !shown;
+    find("composer").hidden = shown;
+    find("key").value = "";
+  }
+}
+
+const keeper = new Keeper();
+
 // ---------------------------------------------------------------- the wire
 
 const TRANSIENT = new Set([429, 502, 503, 504]);
@@ -287,12 +354,21 @@ class Line {
   /** What `read` makes of the server's answer, however often it takes to get one. */
   async send(path, options, read) {
     for (;;) {
+      this.signal.throwIfAborted();
       let laterMs = 0;
       this.connection = new AbortController();
       this.watch();
       try {
         const signal = AbortSignal.any([this.signal, this.connection.signal]);
-        const response = await fetch(path, { ...options, signal });
+        const { key, headers } = keeper;
+        const sent = { ...options, headers: { ...options?.headers, ...headers }, signal };
+        const response = await fetch(path, sent);
+        if (response.status === 401) {
+          clearTimeout(this.timer);
+          this.tell(true);
+          await keeper.another(key);
+          continue;
+        }
         if (!TRANSIENT.has(response.status)) {
           const answer = await read(response);
           this.tell(true);
@@ -656,7 +732,9 @@ function ask(text) {
     input.value ||= text;
     find("empty").hidden = Boolean(session);
   };
-  const body = { message: text, ...(session && { session_id: session }) };
+  const preset = find("preset").value;
+  const place = session ? { session_id: session } : preset && { preset };
+  const body = { message: text, ...place };
   begin("api/v1/runs", body, (node) => messages.append(question, node), undo);
 }
 
@@ -669,7 +747,7 @@ function askAgain({ message, node: old }) {
 function stop() {
   if (!current) return;
   const { run_id: run } = current.message;
-  if (!run && lost.size) return current.undo();
+  if (!run && (lost.size || keeper.waits)) return current.undo();
   current.stopping = true; // without a run yet: as soon as there is one
   current.changed();
   if (run) go((signal) => new Line(signal).json(`api/v1/runs/${run}/cancel`, { method: "POST" }));
@@ -691,6 +769,19 @@ async function listSessions() {
     return el("li", { class: live ? "live" : false }, node);
   });
   find("sessions").replaceChildren(...nodes);
+  await offerPresets(signal);
+}
+
+/** A new conversation may begin with a named configuration, where there are some. */
+async function offerPresets(signal) {
+  const choice = find("preset");
+  if (!choice.options.length) {
+    const { body } = await new Line(signal).json("api/v1/presets").catch(() => ({ body: {} }));
+    if (!body.items || choice.options.length) return;
+    const names = body.items.map(({ name }) => el("option", { value: name }, name));
+    choice.replaceChildren(el("option", { value: "" }, say("no_preset")), ...names);
+  }
+  choice.hidden = Boolean(session) || choice.options.length < 2;
 }
 
 // ---------------------------------------------------------------- hands on the page
@@ -744,6 +835,10 @@ translate();
 find("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
+});
+find("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keeper.enter(find("key").value.trim());
 });
 find("stop").addEventListener("click", () => {
   stop();

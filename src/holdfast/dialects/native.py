@@ -8,7 +8,7 @@ closed without it means: reconnect with the last id.
 
 from collections.abc import Sequence
 
-from holdfast.dialects.base import Encoder
+from holdfast.dialects.base import About, Encoder
 from holdfast.events import EVENT_TYPES, Entry
 
 _TYPE = {kind: name.encode() for kind, name in EVENT_TYPES.items()}
@@ -19,9 +19,9 @@ class NativeEncoder(Encoder):
 
     needs_history = False
 
-    def __init__(self, run_id: str) -> None:
-        """Write the events of `run_id`."""
-        self._prefix = f"id: {run_id}.".encode()
+    def __init__(self, about: About) -> None:
+        """Write the events of one run."""
+        self._prefix = f"id: {about.run_id}.".encode()
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
         """See `Encoder.encode`."""

@@ -10,10 +10,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.errors import HoldfastError, MethodNotAllowed, NotFound
+from holdfast.http.auth import KeyGate
 from holdfast.http.edge import Edge
 from holdfast.http.endpoint import Call, Endpoint, error_response, json_response
 from holdfast.http.openapi import openapi
-from holdfast.http.routes import Operation, make_routes, operations
+from holdfast.http.operation import Operation
+from holdfast.http.routes import make_routes, operations
 from holdfast.runner.supervisor import Supervisor
 
 CONSOLE = Path(__file__).parent.parent / "console"
@@ -66,7 +68,8 @@ def make_app(supervisor: Supervisor) -> ASGIApp:
     place in `Endpoint`.
     """
     table = operations(supervisor)
-    router = Router([*make_routes(table), *page_routes(table)], default=Endpoint(not_found))
+    routes = make_routes(table, KeyGate(supervisor.keys))
+    router = Router([*routes, *page_routes(table)], default=Endpoint(not_found))
     server = supervisor.settings.server
     app: ASGIApp = router
     if server.cors_origins:
@@ -74,8 +77,11 @@ def make_app(supervisor: Supervisor) -> ASGIApp:
             router,
             allow_origins=server.cors_origins,
             allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
-            expose_headers=["X-Holdfast-Session", "X-Holdfast-Message", "X-Holdfast-Run"],
+            allow_headers=["*"],  # clients send headers of their own; none of them harms
+            expose_headers=[
+                *("X-Holdfast-Session", "X-Holdfast-Message", "X-Holdfast-Run", "X-Holdfast-Error"),
+                *("Retry-After", "WWW-Authenticate", "X-Should-Retry", "X-Request-Id"),
+            ],
         )
     return Edge(app, allowed_hosts=server.allowed_hosts, allowed_origins=server.cors_origins)
 

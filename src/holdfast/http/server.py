@@ -9,6 +9,7 @@ uvicorn told to exit. A second signal exits at once.
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import math
 import socket
@@ -28,7 +29,6 @@ from holdfast.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 SWITCH_INTERVAL_S = 0.001
 """The store's threads wait for the interpreter's lock at most about this long (default 5 ms)."""
 
@@ -66,8 +66,10 @@ class StreamingProtocol(HttpToolsProtocol):
         self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
 
     def on_lost(self, call: Callable[[], None] | None) -> None:
-        """See `Connection.on_lost`."""
+        """See `Connection.on_lost`; a client may have gone before anybody listens."""
         self._on_lost = call
+        if call is not None and self.transport.is_closing():
+            call()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the response, too."""
@@ -175,14 +177,8 @@ def serve(settings: Settings, on_ready: Callable[[str, Supervisor], None] | None
     Raises:
         HoldfastError: The settings cannot work, the port is taken, the database is locked.
     """
-    host = settings.server.host
-    if host not in LOOPBACK:
-        raise ConfigError(
-            f"server.host is {host!r}, but a server without keys only listens on the loopback "
-            "interface (127.0.0.1)"
-        )
     supervisor = make_supervisor(settings)
-    listener = _listen(host, settings.server.port)
+    listener = _listen(settings.server.host, settings.server.port)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()  # what was made by now stays
     gc.set_threshold(*GC_THRESHOLDS)
@@ -211,11 +207,31 @@ async def _serve(
     server = Server(config, supervisor, on_ready)
     await supervisor.start()
     try:
+        _check_keys(supervisor, listener)
         await server.serve(sockets=[listener])
         for connection in tuple(server.server_state.connections):
             connection.transport.abort()  # a peer that takes nothing must not keep the process
     finally:
         await supervisor.stop()
+
+
+def _check_keys(supervisor: Supervisor, listener: socket.socket) -> None:
+    """Pass if whoever can reach the listener needs a key, or is on this machine.
+
+    What counts is the address that is bound, whatever name the settings have for it. Nobody has
+    been listened to by now.
+
+    Raises:
+        ConfigError: Others could reach it, and there is no key.
+    """
+    address = listener.getsockname()[0]
+    if len(supervisor.keys) or ipaddress.ip_address(address).is_loopback:
+        return
+    raise ConfigError(
+        f"server.host is {supervisor.settings.server.host!r}, where others can reach the server, "
+        "and there is no key: make one with `holdfast keys create OWNER`, or set "
+        "HOLDFAST_API_KEYS=OWNER:KEY, or listen on 127.0.0.1"
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -11,8 +11,6 @@ from holdfast.engine.fold import Answer, ToolCallSoFar
 from holdfast.events import Mark, Reference, Usage
 from holdfast.store.port import MessageRecord, RunRecord, SessionRecord
 
-METADATA_BYTES = 16_000
-
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request body: a key that is not known is an error, not a silent loss."""
@@ -37,13 +35,29 @@ class RunRequest(AnswerOptions, frozen=True, kw_only=True):
 
     message: str
     session_id: str | None = None
+    preset: str | None = None
+    """For this question and, if it begins a session, for those that follow in it."""
+
+
+class FeedbackRequest(_Body, frozen=True, kw_only=True):
+    """What a person thinks of an answer; a `rating` of null takes it back."""
+
+    rating: Literal["up", "down"] | None
+    comment: Annotated[str, Meta(max_length=2_000)] | None = None
 
 
 class SessionRequest(_Body, frozen=True, kw_only=True):
-    """A session to create, or what to change of one."""
+    """What to change of a session."""
 
     title: Annotated[str, Meta(max_length=500)] | None = None
     metadata: dict[str, Any] | None = None
+
+
+class NewSessionRequest(SessionRequest, frozen=True, kw_only=True):
+    """A session to create."""
+
+    preset: str | None = None
+    """The named configuration that its questions are asked with."""
 
 
 class RunShape(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +80,14 @@ class RunShape(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None
 
 
+class UsageShape(msgspec.Struct, frozen=True):
+    """Tokens that the upstream counted; `extra` has what else it said of them."""
+
+    input_tokens: int | None
+    output_tokens: int | None
+    extra: dict[str, Any] | None
+
+
 class MessageShape(msgspec.Struct, frozen=True, kw_only=True):
     """A message. Offsets in `marks` count Unicode code points of `content`."""
 
@@ -82,7 +104,7 @@ class MessageShape(msgspec.Struct, frozen=True, kw_only=True):
     references: tuple[Reference, ...]
     upstream: str | None
     model: str | None
-    usage: Usage | None
+    usage: UsageShape | None
     run_id: str | None
     versions: tuple[str, ...]
     feedback: dict[str, Any] | None
@@ -97,6 +119,7 @@ class SessionShape(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     title: str | None
+    preset: str | None
     metadata: dict[str, Any] | None
     live_run_id: str | None
     created_at: str
@@ -108,6 +131,13 @@ class RunAnswer(msgspec.Struct, frozen=True):
 
     run: RunShape
     message: MessageShape
+
+
+class RawShape(msgspec.Struct, frozen=True):
+    """What was said on the wire between Holdfast and the upstream; secrets are not in it."""
+
+    raw_request: Any
+    raw_response: Any
 
 
 class SessionList(msgspec.Struct, frozen=True):
@@ -136,6 +166,21 @@ class UpstreamList(msgspec.Struct, frozen=True):
     """The upstreams a question can name."""
 
     items: list[UpstreamShape]
+    next: str | None = None
+
+
+class PresetShape(msgspec.Struct, frozen=True):
+    """A preset by name, and who answers with it where it says so."""
+
+    name: str
+    upstream: str | None
+    model: str | None
+
+
+class PresetList(msgspec.Struct, frozen=True):
+    """The presets that a session can be created with."""
+
+    items: list[PresetShape]
     next: str | None = None
 
 
@@ -198,7 +243,7 @@ def message_shape(message: MessageRecord) -> MessageShape:
         references=answer.references,
         upstream=message.upstream,
         model=message.model,
-        usage=answer.usage,
+        usage=_usage_shape(answer.usage),
         run_id=message.run_id,
         versions=message.versions,
         feedback=message.feedback,
@@ -209,11 +254,18 @@ def message_shape(message: MessageRecord) -> MessageShape:
     )
 
 
+def _usage_shape(used: Usage | None) -> UsageShape | None:
+    if used is None:
+        return None
+    return UsageShape(used.input_tokens, used.output_tokens, used.extra)
+
+
 def session_shape(session: SessionRecord) -> SessionShape:
     """A session."""
     return SessionShape(
         id=session.id,
         title=session.title,
+        preset=session.preset,
         metadata=session.metadata,
         live_run_id=session.live_run_id,
         created_at=timestamp(session.created_at) or "",

@@ -3,6 +3,7 @@
 from starlette.types import ASGIApp
 
 from holdfast.http.endpoint import Call, json_response
+from holdfast.http.operation import Operation
 from holdfast.runner.supervisor import Supervisor
 
 
@@ -30,3 +31,14 @@ class StatusRoutes:
             return json_response({"status": "ready"})
         why = "draining" if self._supervisor.draining else "store_unavailable"
         return json_response({"status": why}, 503, {"Retry-After": "1"})
+
+
+def operations(supervisor: Supervisor) -> list[Operation]:
+    """Alive, and able; for anybody."""
+    status = StatusRoutes(supervisor)
+    return [
+        Operation("GET", "/healthz", status.healthz, "Whether the process is alive", scope=None),
+        Operation(
+            "GET", "/readyz", status.readyz, "Whether a question would be taken now", scope=None
+        ),
+    ]

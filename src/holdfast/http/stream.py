@@ -155,10 +155,11 @@ class EventStream:
             self._waiting = True
             entries = await reader.next()
             self._waiting = False
-            if entries:
-                await self._write(encoder.encode(entries))
-            elif entries is None:
+            if entries is None:
                 return
+            body = encoder.encode(entries)
+            if body:
+                await self._write(body)
             elif self._loop.time() - self._last_sent >= self._settings.heartbeat_s:
                 await self._write(encoder.heartbeat())
 
@@ -166,7 +167,8 @@ class EventStream:
 
     async def _write(self, body: bytes) -> None:
         self._sending_since = self._loop.time()
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        for packet in self._encoder.packets(body):
+            await self._send({"type": "http.response.body", "body": packet, "more_body": True})
         self._sending_since = None
         self._last_sent = self._loop.time()
 
@@ -176,8 +178,11 @@ class EventStream:
             reader = self._reader
             entries = reader.poll()
             if entries:
-                self._write_now(self._encoder.encode(entries))
-                self._last_sent = self._loop.time()
+                body = self._encoder.encode(entries)
+                if body:  # an empty chunk would end the response
+                    for packet in self._encoder.packets(body):
+                        self._write_now(packet)
+                    self._last_sent = self._loop.time()
                 if not reader.done and reader.has_all():
                     return
         self._reader.wake.ring()

@@ -1,0 +1,1 @@
+"""The surfaces: for each dialect its routes, and the shapes of their bodies."""
