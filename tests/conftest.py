@@ -22,6 +22,22 @@ ALLOWED = {
 """Calls that may block the loop, each with the one place that may make them."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-corpus",
+        action="store_true",
+        help="write what the corpus (tests/corpus) expects anew instead of comparing with it",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A recording that has seen no case is a mistake of whoever asked for it."""
+    compared = any("compared" in getattr(item, "fixturenames", ()) for item in session.items)
+    if session.config.getoption("record_corpus") and not compared:
+        session.config.get_terminal_writer().line("--record-corpus: no case was run", red=True)
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     """Plain asyncio: its debug output and its frames are readable, those of uvloop are not."""

@@ -1,4 +1,4 @@
-"""docs/protocol.md and docs/glossary.md say what the code does."""
+"""docs/protocol.md, docs/dialects.md and docs/glossary.md say what the code does."""
 
 import re
 from collections.abc import Iterator
@@ -10,19 +10,24 @@ import pytest
 
 from holdfast import errors
 from holdfast.events import EVENT_TYPES, Finish, Outcome, Reason, Reference
-from holdfast.http import shapes
+from holdfast.http import shapes, status
+from holdfast.http.dialects import DIALECTS
+from holdfast.http.operation import Operation
 from holdfast.http.routes import operations
+from holdfast.http.surfaces import ai_sdk, keys, messages, native, openai, plain, stream_ask, v1
 from holdfast.runner.factory import make_supervisor
+from holdfast.runner.supervisor import Supervisor
 from holdfast.settings import Settings, StorageSettings
 
 DOCS = Path(__file__).parent.parent / "docs"
 PROTOCOL = (DOCS / "protocol.md").read_text(encoding="utf-8")
+SURFACES = (DOCS / "dialects.md").read_text(encoding="utf-8")
 GLOSSARY = (DOCS / "glossary.md").read_text(encoding="utf-8")
 
 
-def part(heading: str) -> str:
+def part(heading: str, document: str = PROTOCOL) -> str:
     found = re.search(
-        rf"^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", PROTOCOL, re.MULTILINE | re.DOTALL
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", document, re.MULTILINE | re.DOTALL
     )
     assert found, f"there is no heading {heading!r}"
     return found[1]
@@ -38,12 +43,58 @@ def words(text: str) -> list[str]:
     return re.findall(r"`([\w-]+)`", text)
 
 
-def test_every_route_is_documented(tmp_path: Path) -> None:
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Supervisor:
     storage = StorageSettings(url=f"sqlite:///{tmp_path}/chat.db")
-    supervisor = make_supervisor(Settings(storage=storage), {})
-    table = operations(supervisor)
-    expected = {f"`{operation.method} {operation.path}`" for operation in table}
-    assert {row[0] for row in rows(part("1. Routes"))} == expected
+    return make_supervisor(Settings(storage=storage), {})
+
+
+def routes(text: str) -> list[str]:
+    """The methods and paths at the beginning of a table's rows."""
+    return [row[0] for row in rows(text) if re.match(r"`[A-Z]+ /", row[0])]
+
+
+def named(table: list[Operation]) -> list[str]:
+    return sorted(f"`{operation.method} {operation.path}`" for operation in table)
+
+
+def test_every_route_is_documented(supervisor: Supervisor) -> None:
+    everywhere = [*routes(part("1. Routes")), *routes(SURFACES)]
+    assert sorted(everywhere) == named(operations(supervisor))
+
+
+def test_the_native_routes_are_those_of_the_protocol(supervisor: Supervisor) -> None:
+    table = operations(supervisor, (native, keys, status))
+    assert sorted(routes(part("1. Routes"))) == named(table)
+
+
+OTHERS: dict[str, Any] = {
+    "ai-sdk": ai_sdk,
+    "messages": messages,
+    "openai": openai,
+    "plain": plain,
+    "stream-ask": stream_ask,
+    "v1": v1,
+}
+
+
+def test_every_dialect_has_its_part() -> None:
+    assert OTHERS.keys() | {"native"} == DIALECTS.keys()
+
+
+@pytest.mark.parametrize("dialect", OTHERS)
+def test_the_routes_of_a_dialect_and_their_bodies_are_documented(
+    dialect: str, supervisor: Supervisor
+) -> None:
+    table = operations(supervisor, (OTHERS[dialect],))
+    text = part(dialect, SURFACES)
+    assert sorted(routes(text)) == named(table)
+    fields: set[str] = set()
+    for operation in table:
+        if operation.body is not None:
+            fields |= {field.encode_name for field in msgspec.structs.fields(operation.body)}
+    keys = re.findall(r"^\| key \|.*?(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert {key for one in keys for row in rows(one) for key in words(row[0])} == fields
 
 
 def test_every_key_of_a_question_is_documented() -> None:
