@@ -69,7 +69,7 @@ chromium:
 	  apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
 
 # Clients that people have are tested as they come from npm, in the exact versions of package.json.
-# There is no lock file: it would hold addresses of a registry. The clients' scripts are not run.
+# There is no lock file, as it would hold addresses of a registry. The clients' scripts are not run.
 $(CLIENTS)/node_modules/.installed: $(CLIENTS)/package.json | node
 	@echo "Installing clients for tests into $(CLIENTS)/node_modules ..."
 	@cd $(CLIENTS) && npm install --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null

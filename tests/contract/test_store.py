@@ -364,7 +364,7 @@ async def test_a_session_has_at_most_one_live_run(
         await begin(store, first)
         (refusal,) = await store.commit([second.create()])
     assert isinstance(refusal, RunActive)
-    assert refusal.extra == {"run_id": first.run.id}
+    assert refusal.extra == {"session_id": first.run.session_id, "run_id": first.run.id}
     counts = await harness.counts()
     assert (counts["runs"], counts["messages"], counts["journal"]) == (1, 2, 1)
 

@@ -62,7 +62,7 @@ TOLD: Final = ("finished", "ended", "session", "conversation", "task", "is_agent
 LIMITS: Final = (
     LimitSettings(),
     LimitSettings(references=3, reference_bytes=50),
-    LimitSettings(event_bytes=700),
+    LimitSettings(event_bytes=3_000),
 )
 
 

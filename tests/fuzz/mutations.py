@@ -1,11 +1,13 @@
 """Hostile input, made of good input: what servers, proxies and attackers may do to an answer.
 
 An input begins as a file of the corpus. Some changes are made to its bytes, some to its frames,
-some to the JSON in them, for which names and values are taken from all files of the same decoder.
+most to the JSON in them, for which names and values are taken from all files of the same decoder.
+Hypothesis chooses what is done how often; where it is done, one number decides.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import Any, Final, TypeAlias
 
 from hypothesis import strategies as st
@@ -55,7 +57,6 @@ BYTES: Final = (
 )
 REPEATED: Final = (*(text.encode() for text in TEXTS if text), b"x", b"a ", b"[" * 3, b"{", b"\\n")
 """What long lines are made of."""
-COUNTS: Final = (2, 9, 100, 3_000, 60_000)
 
 
 class Pool:
@@ -77,175 +78,196 @@ class Pool:
         self.names = sorted(self.values)
 
 
-Mutator: TypeAlias = Callable[[st.DrawFn, Pool, bytes], bytes]
+Mutator: TypeAlias = Callable[[Random, Pool, bytes], bytes]
 
 
 @st.composite
 def trials(draw: st.DrawFn, pool: Pool, variants: int) -> Trial:
     """A good input with some changes, and how it comes."""
-    data = draw(st.sampled_from(pool.seeds))
-    for mutate in draw(st.lists(st.sampled_from(_MUTATORS), max_size=5)):
-        data = mutate(draw, pool, data)[:MAX_BYTES]
+    mutators = draw(st.lists(st.sampled_from(_MUTATORS), max_size=5))
+    chance = Random(draw(st.integers(0, 2**32)))
+    data = chance.choice(pool.seeds)
+    for mutate in mutators:
+        data = mutate(chance, pool, data)[:MAX_BYTES]
     return Trial(
         data,
-        variant=draw(st.integers(0, variants - 1)),
+        variant=chance.randrange(variants),
         size=draw(st.sampled_from((0, 1, 2, 3, 17))),
         places=tuple(draw(st.lists(st.floats(0, 1), max_size=6))),
-        at=draw(st.floats(0, 1)),
-        tail=draw(st.sampled_from(TAILS)),
+        at=chance.random(),
+        tail=chance.choice(TAILS),
     )
 
 
 # ---------------------------------------------------------------------- bytes
 
 
-def _flip(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    at = _place(draw, data)
-    return data[:at] + bytes([draw(st.integers(0, 255))]) + data[at + 1 :]
+def _flip(chance: Random, pool: Pool, data: bytes) -> bytes:
+    at = _place(chance, data)
+    return data[:at] + chance.randbytes(1) + data[at + 1 :]
 
 
-def _insert(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    at = _place(draw, data)
-    return data[:at] + draw(st.sampled_from(BYTES)) + data[at:]
+def _insert(chance: Random, pool: Pool, data: bytes) -> bytes:
+    at = _place(chance, data)
+    return data[:at] + chance.choice(BYTES) + data[at:]
 
 
-def _remove(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    start, end = sorted((_place(draw, data), _place(draw, data)))
-    return data[:start] + data[end:]
+def _remove(chance: Random, pool: Pool, data: bytes) -> bytes:
+    start = _place(chance, data)
+    return data[:start] + data[start + chance.choice((1, 2, 20, 500)) :]
 
 
-def _repeat(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
+def _repeat(chance: Random, pool: Pool, data: bytes) -> bytes:
     """The same piece again and again: a long line, or many frames."""
-    at = _place(draw, data)
-    end = at + draw(st.integers(0, 300))
-    piece = data[at:end] if draw(st.booleans()) else draw(st.sampled_from(REPEATED))
-    count = min(draw(st.sampled_from(COUNTS)), 400_000 // (len(piece) or 1))
-    return data[:at] + piece * count + data[at:]
+    at = _place(chance, data)
+    piece = chance.choice((data[at : at + chance.randrange(300)], chance.choice(REPEATED)))
+    return data[:at] + piece * _times(chance, piece) + data[at:]
 
 
-def _splice(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    other = draw(st.sampled_from(pool.seeds))
-    return data[: _place(draw, data)] + other[_place(draw, other) :]
+def _splice(chance: Random, pool: Pool, data: bytes) -> bytes:
+    other = chance.choice(pool.seeds)
+    return data[: _place(chance, data)] + other[_place(chance, other) :]
 
 
-def _line_ends(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    start, end = sorted((_place(draw, data), _place(draw, data)))
-    ended = draw(st.sampled_from((b"\r\n", b"\r", b"\n\n", b"\n\r", b"", b"\ndata: ")))
+def _line_ends(chance: Random, pool: Pool, data: bytes) -> bytes:
+    start, end = sorted((_place(chance, data), _place(chance, data)))
+    if chance.random() < 0.5:
+        start, end = 0, len(data)
+    ended = chance.choice((b"\r\n", b"\r\n", b"\r", b"\r", b"\n\n", b"\n\r", b"", b"\ndata: "))
     return data[:start] + data[start:end].replace(b"\n", ended) + data[end:]
 
 
-def _mark(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    return b"\xef\xbb\xbf" * draw(st.integers(1, 2)) + data
+def _mark(chance: Random, pool: Pool, data: bytes) -> bytes:
+    return b"\xef\xbb\xbf" * chance.choice((1, 1, 2)) + data
 
 
 # ---------------------------------------------------------------------- frames
 
 
-def _reorder(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
+def _reorder(chance: Random, pool: Pool, data: bytes) -> bytes:
     frames = _frames(data)
-    one, other = (draw(st.integers(0, len(frames) - 1)) for _ in range(2))
+    one, other = (chance.randrange(len(frames)) for _ in range(2))
     frames[one], frames[other] = frames[other], frames[one]
     return b"\n\n".join(frames)
 
 
-def _drop(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
+def _drop(chance: Random, pool: Pool, data: bytes) -> bytes:
     frames = _frames(data)
-    frames.pop(draw(st.integers(0, len(frames) - 1)))
+    frames.pop(chance.randrange(len(frames)))
     return b"\n\n".join(frames)
 
 
-def _double(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
+def _double(chance: Random, pool: Pool, data: bytes) -> bytes:
     frames = _frames(data)
-    at = draw(st.integers(0, len(frames) - 1))
-    times = draw(st.sampled_from((2, 3, 20, 500)))
-    frames[at:at] = frames[at : at + 1] * min(times, 400_000 // (len(frames[at]) or 1))
+    at = chance.randrange(len(frames))
+    times = min(chance.choice((1, 1, 2, 20, 500)), 400_000 // (len(frames[at]) or 1))
+    frames[at:at] = frames[at : at + 1] * times
     return b"\n\n".join(frames)
 
 
-def _take(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
-    """A frame of another file."""
-    frames, others = _frames(data), _frames(draw(st.sampled_from(pool.seeds)))
-    at = draw(st.integers(0, len(frames) - 1))
-    frames.insert(at, draw(st.sampled_from(others)))
+def _take(chance: Random, pool: Pool, data: bytes) -> bytes:
+    """Some frames of another file."""
+    frames, others = _frames(data), _frames(chance.choice(pool.seeds))
+    at, start = chance.randrange(len(frames)), chance.randrange(len(others))
+    frames[at:at] = others[start : start + chance.choice((1, 1, 2, 5))]
     return b"\n\n".join(frames)
 
 
 # ---------------------------------------------------------------------- JSON
 
 
-def _change_json(draw: st.DrawFn, pool: Pool, data: bytes) -> bytes:
+def _change_json(chance: Random, pool: Pool, data: bytes) -> bytes:
     """Change one value somewhere in the JSON."""
     lines = data.split(b"\n")
     places = [place for place, line in enumerate(lines) if b"{" in line]
     if not places:
-        return _insert(draw, pool, data)
-    place = draw(st.sampled_from(places))
+        return _insert(chance, pool, data)
+    place = chance.choice(places)
     head, value = _parsed(lines[place])
     nodes = list(_nodes(value))
     if not nodes:
-        return _insert(draw, pool, data)
-    container, key = draw(st.sampled_from(nodes))
-    draw(st.sampled_from(_CHANGES))(draw, pool, container, key)
+        return _insert(chance, pool, data)
+    container, key = chance.choice(nodes)
+    chance.choice(_CHANGES)(chance, pool, container, key)
     try:
-        lines[place] = head + _written(value, ascii_only=draw(st.booleans()))
+        lines[place] = head + _written(value, ascii_only=chance.random() < 0.5)
     except RecursionError:
         return data  # it is as deep already as Python can write it
     return b"\n".join(lines)
 
 
-def _replace(draw: st.DrawFn, pool: Pool, container: Any, key: Any) -> None:
-    container[key] = draw(_values(pool, key))
+def _write_text(chance: Random, pool: Pool, data: bytes) -> bytes:
+    """Write something into one of the longest strings, which mostly are text."""
+    lines = data.split(b"\n")
+    places = [place for place, line in enumerate(lines) if b"{" in line]
+    for place in chance.sample(places, min(len(places), 4)):
+        head, value = _parsed(lines[place])
+        strings = [node for node in _nodes(value) if isinstance(node[0][node[1]], str)]
+        strings.sort(key=lambda node: -len(node[0][node[1]]))
+        if strings:
+            container, key = chance.choice(strings[:4])
+            _edit(chance, pool, container, key)
+            lines[place] = head + _written(value, ascii_only=chance.random() < 0.5)
+    return b"\n".join(lines)
 
 
-def _delete(draw: st.DrawFn, pool: Pool, container: Any, key: Any) -> None:
+def _replace(chance: Random, pool: Pool, container: Any, key: Any) -> None:
+    container[key] = _value(chance, pool, key)
+
+
+def _delete(chance: Random, pool: Pool, container: Any, key: Any) -> None:
     del container[key]
 
 
-def _add(draw: st.DrawFn, pool: Pool, container: Any, key: Any) -> None:
+def _add(chance: Random, pool: Pool, container: Any, key: Any) -> None:
     if isinstance(container, dict) and pool.names:
-        name = draw(st.sampled_from(pool.names))
-        container[name] = draw(_values(pool, name))
+        name = chance.choice(pool.names)
+        container[name] = _value(chance, pool, name)
     else:
-        _replace(draw, pool, container, key)
+        _replace(chance, pool, container, key)
 
 
-def _wrap(draw: st.DrawFn, pool: Pool, container: Any, key: Any) -> None:
+def _wrap(chance: Random, pool: Pool, container: Any, key: Any) -> None:
     value = container[key]
-    count = min(draw(st.sampled_from((1, 2, 150, 60_000))), 300_000 // (len(str(value)) + 2))
-    container[key] = draw(st.sampled_from(([value] * count, {"0": value}, {"error": value})))
+    count = min(chance.choice((1, 2, 150, 60_000)), 300_000 // (len(str(value)) + 2))
+    container[key] = chance.choice(([value] * count, {"0": value}, {"error": value}))
 
 
-def _edit(draw: st.DrawFn, pool: Pool, container: Any, key: Any) -> None:
+def _edit(chance: Random, pool: Pool, container: Any, key: Any) -> None:
     """Write something into a string, perhaps so often that it shows what costs too much."""
     text = str(container[key])
-    at = draw(st.integers(0, len(text)))
-    begun, piece = (draw(st.sampled_from(TEXTS) | st.text(max_size=5)) for _ in range(2))
-    count = min(draw(st.sampled_from((0, 1, 1, *COUNTS))), 300_000 // (len(piece) or 1))
-    container[key] = text[:at] + begun + piece * count + text[at:]
+    at = chance.choice((0, len(text), chance.randint(0, len(text))))
+    begun, piece = chance.choice(TEXTS), chance.choice(TEXTS)
+    rest = chance.choice((text[at:], "", chance.choice(TEXTS)))
+    container[key] = text[:at] + begun + piece * _times(chance, piece.encode()) + rest
 
 
-_CHANGES: Final = (_replace, _delete, _add, _wrap, _edit, _edit)
+_CHANGES: Final = (_replace, _delete, _add, _add, _wrap, _edit)
 _MUTATORS: Final[tuple[Mutator, ...]] = (
-    *(_change_json, _change_json, _change_json, _take, _reorder, _drop, _double),
+    *(_change_json, _change_json, _change_json, _change_json, _change_json, _change_json),
+    *(_write_text, _write_text, _write_text, _write_text, _take, _take, _reorder, _drop, _double),
     *(_flip, _insert, _remove, _repeat, _splice, _line_ends, _mark),
 )
 
 
-def _values(pool: Pool, name: Any) -> st.SearchStrategy[Any]:
+def _value(chance: Random, pool: Pool, name: Any) -> Any:
     known = pool.values.get(name) or [""]
-    return st.one_of(
-        st.sampled_from(VALUES),
-        st.sampled_from(known),
-        st.sampled_from(TEXTS),
-        st.integers(0, len(RAW) - 1).map(_raw),
-    )
+    raw = f"\ue000{chance.randrange(len(RAW))}\ue000"
+    kinds = (chance.choice(VALUES), chance.choice(known), chance.choice(TEXTS), raw)
+    return chance.choice((*kinds, chance.choice(known)))
 
 
 # ---------------------------------------------------------------------- tools
 
 
-def _place(draw: st.DrawFn, data: bytes) -> int:
-    return draw(st.integers(0, len(data)))
+def _place(chance: Random, data: bytes) -> int:
+    return chance.randint(0, len(data))
+
+
+def _times(chance: Random, piece: bytes) -> int:
+    """How often a piece is repeated: mostly once, sometimes very often."""
+    count = chance.choice((1, 1, 1, 1, 1, 1, 1, 0, 2, 9, 100, 300, 3_000, 60_000))
+    return min(count, 300_000 // (len(piece) or 1))
 
 
 def _frames(data: bytes) -> list[bytes]:
@@ -276,15 +298,11 @@ def _nodes(value: Any) -> Iterator[tuple[Any, Any]]:
             waiting.append(container[key])
 
 
-def _raw(place: int) -> str:
-    return f"\ue000{place}\ue000"
-
-
 def _written(value: Any, *, ascii_only: bool) -> bytes:
     """JSON in which the placeholders of `RAW` are replaced."""
     text = json.dumps(value, ensure_ascii=ascii_only).replace(r"\ue000", "\ue000")
     data = text.encode("utf-8", "surrogatepass")
     if "\ue000" in text:
         for place, raw in enumerate(RAW):
-            data = data.replace(f'"{_raw(place)}"'.encode(), raw)
+            data = data.replace(f'"\ue000{place}\ue000"'.encode(), raw)
     return data

@@ -16,7 +16,7 @@ from tests.fuzz import decoder_laws, dialect_laws, part_laws
 from tests.fuzz.decoder_laws import LIMITS, Form, Make
 from tests.fuzz.mutations import TEXTS
 from tests.fuzz.trial import Trial
-from tests.support.corpus import DECODERS, find_cases, log_of
+from tests.support.corpus import find_cases, log_of
 
 
 class Target(NamedTuple):
@@ -117,7 +117,7 @@ _FORMS: Final = {
         Form(_first_question),
     ],
 }
-_FOLDERS: Final = {"openai": ("openai", "openai_agents", "ragflow")}
+_FOLDERS: Final = {"openai": ("openai", "openai_agents")}
 """Whose cases are tried; of the others those of their own name."""
 
 # ---------------------------------------------------------------------- parts
@@ -158,12 +158,4 @@ TARGETS: Final[dict[str, Target]] = {
     "thinking": Target(_PROSE, 2, part_laws.check_thinking),
     "told-errors": Target(_PROSE, 1, part_laws.check_told_errors),
 }
-"""By name; a decoder of `tests.support.corpus` that has no forms here is tried as it is."""
-
-TARGETS.update(
-    {
-        name: decoder_target((name,), [Form(lambda _, make=make: make())])  # type: ignore[misc]
-        for name, make in DECODERS.items()
-        if name not in TARGETS
-    }
-)
+"""By name."""

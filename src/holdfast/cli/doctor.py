@@ -35,7 +35,11 @@ class Finding(NamedTuple):
 def doctor(config: options.Config = None) -> None:
     """See HELP."""
     logging.disable()  # whatever is wrong is a finding
-    if not asyncio.run(_report(load(config), Terminal())):
+    try:
+        well = asyncio.run(_report(load(config), Terminal()))
+    finally:
+        logging.disable(logging.NOTSET)
+    if not well:
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -34,7 +34,7 @@ from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
 from holdfast.upstreams.citations import CitationTranslator
 from holdfast.upstreams.lenient import decode_any
-from holdfast.upstreams.references import Fields, bounded_extra, read_reference
+from holdfast.upstreams.references import NAME_CHARS, Fields, bounded_extra, read_reference
 from holdfast.upstreams.refusal import clean, error_text, without
 from holdfast.upstreams.sse import SseEvent, SseParser
 
@@ -172,7 +172,8 @@ class Decoder(ABC):
 
     def _decided(self, cause: UpstreamEnd) -> UpstreamEnd:
         if self._told_error is not None:
-            return UpstreamEnd(Reason.UPSTREAM_ERROR, error=clean(self._told_error))
+            error = clean(self._told_error) or "an error without a message"
+            return UpstreamEnd(Reason.UPSTREAM_ERROR, error=error)
         if cause.reason is not None:
             return cause
         return self._ending(cause)
@@ -307,3 +308,9 @@ def _count(value: object) -> int | None:
 def mapping(value: object) -> dict[str, Any]:
     """The value if it is an object; else an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def keyed(chunks: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """RAGFlow's chunks by their keys, which they name as well."""
+    named = ((key[:NAME_CHARS], chunk) for key, chunk in chunks.items())
+    return {key: {**mapping(chunk), "key": key} for key, chunk in named}

@@ -322,7 +322,8 @@ class DifyDecoder(Decoder):
     def _take_thought(self, frame: _Frame, items: list[Item]) -> None:
         """An agent's step, which Dify sends anew with each thing that it comes to know of it."""
         if frame.tool:
-            self._take_step(frame.tool, frame.tool_input, items, key=f"{frame.id} {frame.tool}")
+            key = f"{frame.id} {frame.tool}"[:LABEL_CHARS]
+            self._take_step(frame.tool, frame.tool_input, items, key=key)
         elif frame.thought and not self._has_spoken:
             self._take_step("thinking", frame.thought, items)
         self._has_spoken = False

@@ -22,7 +22,7 @@ from holdfast.events import (
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
 from holdfast.upstreams.citations import MAX_NUMBER, CitationTranslator
-from holdfast.upstreams.decoder import Decoder, mapping, read_usage
+from holdfast.upstreams.decoder import Decoder, keyed, mapping, read_usage
 from holdfast.upstreams.lenient import decode_any, repair
 from holdfast.upstreams.openai_frames import (
     Choice,
@@ -253,8 +253,7 @@ class OpenAIDecoder(Decoder):
         reference = delta.reference
         chunks = reference.get("chunks") if isinstance(reference, dict) else reference
         if isinstance(chunks, dict):
-            keyed = {key: {**mapping(chunk), "key": key} for key, chunk in chunks.items()}
-            self._keep_references(keyed, CHUNK)
+            self._keep_references(keyed(chunks), CHUNK)
         elif isinstance(chunks, list):
             self._keep_placed([mapping(chunk) for chunk in chunks], CHUNK)
         if isinstance(delta.references, list):

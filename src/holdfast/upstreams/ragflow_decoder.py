@@ -32,7 +32,7 @@ from holdfast.events import ReasoningDelta, Step, TextReplace
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
 from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.decoder import Decoder, mapping, read_usage
+from holdfast.upstreams.decoder import Decoder, keyed, mapping, read_usage
 from holdfast.upstreams.lenient import decode_any
 from holdfast.upstreams.ragflow_events import Workflow
 from holdfast.upstreams.ragflow_text import Change, Kind, RunningText
@@ -253,8 +253,7 @@ class RagflowDecoder(Decoder):
         before = dict(self._references)
         chunks = reference.get("chunks") if isinstance(reference, dict) else reference
         if isinstance(chunks, dict):
-            keyed = {str(key): {**mapping(chunk), "key": key} for key, chunk in chunks.items()}
-            self._keep_references(keyed, CHUNK)
+            self._keep_references(keyed(chunks), CHUNK)
         elif isinstance(chunks, list) and chunks:
             self._references.clear()
             placed = {str(place): mapping(chunk) for place, chunk in enumerate(chunks)}
@@ -297,7 +296,7 @@ def refusal(frame: Mapping[str, Any]) -> str | None:
         return None
     if not isinstance(words, str):
         words = str(mapping(data).get("answer") or "")
-    return clean(words.removeprefix(MARK)) or f"error {code}"
+    return clean(words.removeprefix(MARK)) or clean(f"error {code}")
 
 
 def _steps(text: str, label: str | None = None) -> list[Step]:

@@ -9,6 +9,7 @@ is missing then: the text that was written instead, and `workflow_finished`.
 from typing import Any
 
 from holdfast.events import Step
+from holdfast.upstreams.references import NAME_CHARS
 from holdfast.upstreams.refusal import clean
 from holdfast.upstreams.told_errors import MARK
 
@@ -67,7 +68,7 @@ class Workflow:
 
 
 def _component(data: dict[str, Any]) -> str:
-    return str(data.get("component_id"))
+    return str(data.get("component_id"))[:NAME_CHARS]
 
 
 def _label(data: dict[str, Any]) -> str:

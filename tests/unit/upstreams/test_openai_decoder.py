@@ -419,6 +419,7 @@ def test_a_broken_character_does_not_cost_the_answer(raw: bytes, text: str) -> N
         (["Half**ERROR**: TIMEOUT - slow"], "Half", "TIMEOUT - slow"),
         (["Half", "**ERROR**: a", " b", " c"], "Half", "a b c"),
         (["a [ID", "**ERROR**: x"], "a [ID", "x"),
+        (["Half", "**ERROR**: ", " "], "Half", "an error without a message"),
     ],
 )
 def test_an_error_told_as_text_is_the_error(pieces: list[str], text: str, error: str) -> None:

@@ -336,6 +336,7 @@ def test_an_error_never_replaces_text(whole: str) -> None:
 
 
 def test_an_error_told_as_text_ends_a_stream_that_breaks_off() -> None:
+    assert ending(decode(piece("A"), piece("**ERROR**: "))) == failure("an error without a message")
     assert decode(piece("A"), piece("**ERROR**: AUTH_ERROR - no")) == [
         TextDelta("A"),
         failure("AUTH_ERROR - no"),
@@ -369,6 +370,7 @@ def test_keep_alives_are_passed_over(keep_alive: bytes) -> None:
         ({"code": 500, "message": {"x": 1}, "data": "x"}, "error 500"),
         ({"code": 401}, "error 401"),
         ({"code": "x"}, "error x"),
+        ({"code": "\n"}, "error"),
         ({"retcode": 102, "retmsg": "No"}, "No"),
         ({"code": 0, "data": "**ERROR**: E"}, "E"),
     ],
