@@ -16,6 +16,7 @@ HoldfastError
   |     +-- TooManyRequests         429  the key has reached a limit (Retry-After)
   +-- Unavailable           503  try again later (Retry-After)
   |     +-- StoreUnavailable        the store does not answer or takes no writes
+  |     +-- Fenced                  this node has lost its claim to write
   |     +-- Draining                the node is shutting down
   +-- UpstreamError         the service that writes the answer failed; carries a Reason
   +-- StoreError            one write that this store will never take
@@ -154,6 +155,13 @@ class StoreUnavailable(Unavailable):
     """The store does not answer or takes no writes at the moment."""
 
     code = "store_unavailable"
+
+
+class Fenced(Unavailable):
+    """This node's lease ran out and another node ended its runs; it must join again."""
+
+    code = "fenced"
+    retry_after_s = 1
 
 
 class Draining(Unavailable):

@@ -8,14 +8,19 @@ _lock = threading.Lock()
 _last = 0
 
 
-def new_id() -> str:
+def new_id(at_ms: int | None = None) -> str:
     """A new id, larger than every id that this process made before.
+
+    Args:
+        at_ms: The time in it, in milliseconds since the Unix epoch (default: this machine's).
 
     48 bits of Unix time in milliseconds, then 74 random bits; within a millisecond they count up
     in random steps (RFC 9562, section 6.2, method 2).
     """
     global _last
-    value = time.time_ns() // 1_000_000 << 80 | int.from_bytes(os.urandom(10), "big")
+    if at_ms is None:
+        at_ms = time.time_ns() // 1_000_000
+    value = at_ms << 80 | int.from_bytes(os.urandom(10), "big")
     with _lock:
         if value <= _last:
             value = _last + (int.from_bytes(os.urandom(4), "big") + 1 << 6)

@@ -61,6 +61,10 @@ class Encoder(ABC):
         """What keeps a silent connection open."""
         return HEARTBEAT
 
+    def farewell(self) -> bytes:
+        """What sends a client elsewhere that will come back with its cursor; b"" if it cannot."""
+        return b""
+
     @abstractmethod
     def encode(self, entries: Sequence[Entry]) -> bytes:
         """The bytes for the next entries."""

@@ -13,6 +13,9 @@ from holdfast.events import EVENT_TYPES, Entry
 
 _TYPE = {kind: name.encode() for kind, name in EVENT_TYPES.items()}
 
+FAREWELL = b"retry: 200\n\n"
+"""Come back at once, but not all in the same instant as the others."""
+
 
 class NativeEncoder(Encoder):
     """Knows no state: every event says all there is to say about itself."""
@@ -22,6 +25,10 @@ class NativeEncoder(Encoder):
     def __init__(self, about: About) -> None:
         """Write the events of one run."""
         self._prefix = f"id: {about.run_id}.".encode()
+
+    def farewell(self) -> bytes:
+        """See `Encoder.farewell`."""
+        return FAREWELL
 
     def encode(self, entries: Sequence[Entry]) -> bytes:
         """See `Encoder.encode`."""

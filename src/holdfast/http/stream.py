@@ -84,6 +84,7 @@ class EventStream:
         self._settings = settings
         self._headers = [*STREAM_HEADERS, *headers]
         self._gone = False
+        self._leaving = False
         self._waiting = False
         self._can_write: Callable[[], bool] = bool  # without the extension: never
         self._write_now: Callable[[bytes], None] = _cannot
@@ -145,6 +146,8 @@ class EventStream:
             await self._stream()
             if self._gone:
                 return
+            if self._leaving:
+                break
         self._sending_since = self._loop.time()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         self._flush_within(self._settings.send_timeout_s)
@@ -152,6 +155,11 @@ class EventStream:
     async def _stream(self) -> None:
         reader, encoder = self._reader, self._encoder
         while not self._gone:
+            # A clean end without `run-end` tells the client to come back (P9).
+            if reader.should_leave and (farewell := encoder.farewell()):
+                await self._write(farewell)
+                self._leaving = True
+                return
             self._waiting = True
             entries = await reader.next()
             self._waiting = False

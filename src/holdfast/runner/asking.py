@@ -27,6 +27,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """The surface that the question came from; session keys are unique within it."""
     question_id: str | None = None
     """Set to answer an existing question once more."""
+    retire_from: str | None = None
+    """A turn that this question takes the place of: it and all later ones are left out of the
+    session from now on."""
     hidden: bool = False
     """Whether a session that it creates is left out of lists."""
     preset: str | None = None
@@ -69,7 +72,7 @@ def prepare(
     session_id = question.session_id
     title = title_of(question.message)
     if session_id is None:
-        session_id = ids.new_id()
+        session_id = ids.new_id(at)
         session = SessionRecord(
             session_id,
             question.owner,
@@ -82,11 +85,11 @@ def prepare(
             preset=question.preset,
         )
     run = RunRecord(
-        id=ids.new_id(),
+        id=ids.new_id(at),
         owner=question.owner,
         session_id=session_id,
-        question_id=question.question_id or ids.new_id(),
-        message_id=ids.new_id(),
+        question_id=question.question_id or ids.new_id(at),
+        message_id=ids.new_id(at),
         status="accepted",
         upstream=upstream.name,
         model=question.model or upstream.model,
@@ -113,5 +116,6 @@ def prepare(
         question=None if question.question_id else question.message,
         metadata=question.metadata,
         title=title,
+        retire_from=question.retire_from,
     )
     return write, start

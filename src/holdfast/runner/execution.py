@@ -15,7 +15,7 @@ import msgspec
 from holdfast.engine.fold import Fold
 from holdfast.engine.policy import ChatMessage
 from holdfast.engine.run import RunMachine, Signal, State, UpstreamEnd
-from holdfast.errors import StoreUnavailable
+from holdfast.errors import Fenced, StoreUnavailable
 from holdfast.events import (
     Entry,
     Event,
@@ -85,6 +85,8 @@ class Execution:
         """Set when the run's end is committed, or given up for recovery."""
         self.given_up = False
         """The store refused what this run wrote; recovery must end it from what is stored."""
+        self.fenced = False
+        """It was given up since other nodes end the runs of this one."""
         self._candidates = candidates
         self._answering = run.upstream
         self._kept_request: dict[str, Any] | None = None
@@ -295,7 +297,7 @@ class Execution:
         """See `Source.pending`."""
         self._marked = False
         entries = self.log.take()
-        if not entries:
+        if not entries or self.given_up:
             return None
         log = join_log(entries)
         append = Append(self.run.id, entries[0].seq, entries[-1].seq, log, self._new_request())
@@ -331,6 +333,8 @@ class Execution:
 
     def settle(self, result: Any) -> None:
         """See `Source.settle`."""
+        if self.given_up:
+            return
         if isinstance(result, Exception) or result is False:
             self._refused(result)
             return
@@ -339,25 +343,28 @@ class Execution:
             self._leave()
         self._room.ring()
 
+    def abandon(self, cause: Fenced) -> None:
+        """Others have ended this run, or will: not a word more of it."""
+        if not self.over.is_set():
+            self._refused(cause)
+
     def _refused(self, result: Any) -> None:
         """What this run wrote will not be stored; nobody has seen it (P2)."""
-        logger.error("run %s could not be saved: %s", self.run.id, result)
+        self.fenced = isinstance(result, Fenced)
+        if not self.fenced:
+            logger.error("run %s could not be saved: %s", self.run.id, result)
         self.given_up = True
         self.log.drop_unsaved()
         self.stop(UpstreamEnd(Reason.STORAGE_ERROR))
-        self._break_readers()
+        self.log.break_off()
         self._leave()
 
     def stall(self) -> None:
         """See `Source.stall`."""
-        self._break_readers()
+        self.log.break_off()
         self.stop(
             UpstreamEnd(Reason.STORAGE_ERROR, error="the answer could not be saved any further")
         )
-
-    def _break_readers(self) -> None:
-        self.log.broken = True
-        self.log.ring()
 
     def _leave(self) -> None:
         self.audience.close()

@@ -25,4 +25,4 @@ def make_supervisor(
         upstreams = make_upstreams(settings)
     else:
         connect(upstreams)
-    return Supervisor(settings, make_store(settings.storage), upstreams)
+    return Supervisor(settings, make_store(settings.storage, settings.node), upstreams)

@@ -64,7 +64,7 @@ class KeyRing:
         store: Store,
         submit: Submit,
         now: Callable[[], int],
-        reload_s: float = RELOAD_S,
+        reload_s: float | None = None,
     ) -> None:
         """Hold the keys of the environment; those of the store come with `load`.
 
@@ -73,7 +73,7 @@ class KeyRing:
             store: Where the others are.
             submit: Writes to the store.
             now: The wall clock, in milliseconds since the epoch.
-            reload_s: How long a key of another process may stay unknown.
+            reload_s: How long a key of another process may stay unknown; None: there is no other.
         """
         self._given = [
             KeyRecord(f"{GIVEN}{place}", key.owner, API_KEYS, key.digest, key.scopes, created_at=0)
@@ -111,8 +111,8 @@ class KeyRing:
             StoreUnavailable: They cannot be read.
         """
         await self.load()
-        if self._store.shared:
-            self._task = asyncio.create_task(self._reload(), name="keys")
+        if self._reload_s is not None:
+            self._task = asyncio.create_task(self._reload(self._reload_s), name="keys")
 
     async def stop(self) -> None:
         """Load no more."""
@@ -133,9 +133,9 @@ class KeyRing:
                 break  # else what was read may be older than what is known
         self._hold(stored)
 
-    async def _reload(self) -> None:
+    async def _reload(self, every_s: float) -> None:
         while True:
-            await asyncio.sleep(self._reload_s)
+            await asyncio.sleep(every_s)
             try:
                 await self.load()
             except StoreUnavailable as error:

@@ -3,16 +3,18 @@
 There is one way to read. Take what the live run's tail has after the cursor; if it does not
 reach back that far, or the run is not live here, read the store; at the end of what there is,
 wait to be woken. The reader subscribes before it reads, so nothing falls in between, and a seq
-it has is never given again.
+it has is never given again. A run that another node executes has a tail here, too, from the
+moment that somebody has read the store to its end (`followers`).
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Protocol
 
 from holdfast.errors import NotFound, Unavailable
 from holdfast.events import Entry, RunEnd
-from holdfast.live.run_log import RunLog
+from holdfast.live.tail import Tail
 from holdfast.live.wake import Wake
 from holdfast.store.port import Store
 
@@ -30,6 +32,18 @@ class ReaderBroken(Unavailable):
     code = "store_unavailable"
 
 
+class Follow(Protocol):
+    """Keeps tails of runs that other nodes execute; see `followers.Followers`."""
+
+    leaving: bool
+
+    def follow(self, run_id: str, after: int) -> Tail:
+        """The tail for one more reader."""
+
+    def unfollow(self, tail: Tail) -> None:
+        """That reader has gone."""
+
+
 class Reader:
     """A cursor on one run. Call `close` when done."""
 
@@ -38,8 +52,9 @@ class Reader:
         store: Store,
         run_id: str,
         after: int,
-        log: RunLog | None,
+        log: Tail | None,
         closed: Callable[[], None] | None = None,
+        elsewhere: Follow | None = None,
     ) -> None:
         """Begin after the seq `after`.
 
@@ -49,6 +64,7 @@ class Reader:
             after: The last seq the reader has; 0 for none.
             log: The run's log if it is live here.
             closed: Called once by `close`.
+            elsewhere: Gives the tail of a run that is live on another node, if there are others.
         """
         self.run_id = run_id
         self.seq = after
@@ -59,6 +75,7 @@ class Reader:
         self._page: list[Entry] = []
         self._log = log
         self._closed = closed
+        self._elsewhere = elsewhere if log is None else None
         self._on_news: Callable[[], None] = self.wake.ring
         if log is not None:
             log.listen(self._on_news)
@@ -108,10 +125,23 @@ class Reader:
         if not entries:
             if log is not None:
                 await self.wake.wait()
+            elif self._elsewhere is not None:
+                self._follow(self._elsewhere)
             else:
                 await self._look_again()
             return self.poll() or []
         return self._take(_piece(entries))
+
+    def _follow(self, elsewhere: Follow) -> None:
+        tail = elsewhere.follow(self.run_id, self.seq)
+        self._log = tail
+        self._closed = lambda: elsewhere.unfollow(tail)
+        tail.listen(self._on_news)
+
+    @property
+    def should_leave(self) -> bool:
+        """Whether this node is going, and the run is not: the reader does better elsewhere."""
+        return self._elsewhere is not None and self._elsewhere.leaving and not self.done
 
     async def _look_again(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -118,7 +118,7 @@ class Reception:
             return 0
         history = question.history or ()
         if question.history is None and question.session_id is not None:
-            before = question.question_id or ids.new_id()
+            before = question.question_id or question.retire_from or ids.new_id(self._now())
             history = await self.history(question, question.session_id, before)
         return sum(len(message.content) for message in history)
 

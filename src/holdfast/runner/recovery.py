@@ -5,7 +5,7 @@ message that people were looking at.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -25,15 +25,21 @@ CRASHED = UpstreamEnd(
 CANCELLED = UpstreamEnd(Reason.CLIENT_CANCELLED)
 
 
-async def recover(store: Store, now: Callable[[], int]) -> int:
-    """End every run that an earlier process left; returns how many.
+async def recover(
+    store: Store, runs: Sequence[tuple[RunRecord, bool]], now: Callable[[], int]
+) -> int:
+    """End runs that nobody executes; returns how many.
+
+    Args:
+        store: Where they are.
+        runs: The runs, each with whether it was cancelled.
+        now: The wall clock, in milliseconds since the epoch.
 
     Raises:
         StoreUnavailable: The store does not answer.
     """
-    live = await store.live_runs()
-    for start in range(0, len(live), BATCH):
-        batch = live[start : start + BATCH]
+    for start in range(0, len(runs), BATCH):
+        batch = runs[start : start + BATCH]
         writes = [
             await ending(store, run, CANCELLED if cancelled else CRASHED, now())
             for run, cancelled in batch
@@ -41,7 +47,7 @@ async def recover(store: Store, now: Callable[[], int]) -> int:
         for write, result in zip(writes, await store.commit(writes), strict=True):
             if isinstance(result, Exception):
                 logger.error("run %s could not be recovered: %s", write.run_id, result)
-    return len(live)
+    return len(runs)
 
 
 async def ending(store: Store, run: RunRecord, end: UpstreamEnd, at: int) -> FinishRun:

@@ -5,18 +5,20 @@ of a run is a `Reader`.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
 import msgspec
 
-from holdfast.clock import now_ms
+from holdfast.clock import SharedClock, now_ms
 from holdfast.engine.run import Status, UpstreamEnd
 from holdfast.errors import (
     Conflict,
     Draining,
+    Fenced,
     HoldfastError,
     NotFound,
     RunActive,
@@ -29,8 +31,10 @@ from holdfast.runner import recovery
 from holdfast.runner.asking import Question as Question
 from holdfast.runner.candidates import Candidates
 from holdfast.runner.execution import Execution, LoadHistory
+from holdfast.runner.followers import Followers
 from holdfast.runner.health import HealthBoard
-from holdfast.runner.keys import KeyRing
+from holdfast.runner.keys import RELOAD_S, KeyRing
+from holdfast.runner.node import Node
 from holdfast.runner.quota import Claim, Quota
 from holdfast.runner.reader import Reader
 from holdfast.runner.reception import Prepared, Reception
@@ -47,6 +51,7 @@ from holdfast.store.port import (
     Store,
     Write,
 )
+from holdfast.store.shared import SharedStore
 from holdfast.upstreams.base import Ask, Health, Upstream
 
 logger = logging.getLogger(__name__)
@@ -77,11 +82,17 @@ class Supervisor:
         self.settings = settings
         self.store = store
         self.upstreams = upstreams
+        self._clock = SharedClock()
+        self._node: Node | None = None
+        if isinstance(store, SharedStore):
+            now = self._clock  # the store's time, whatever this machine's clock says
+            self._node = self._make_node(store, settings)
         self._reception = Reception(settings, store, upstreams, now)
         self.router = self._reception.router
         self.presets = self._reception.presets
         self.commits = GroupCommit(store, patience_s=settings.storage.store_patience_s, now=now)
-        self.keys = KeyRing(settings.api_keys, store, self.commits.submit, now)
+        reload_s = None if self._node is None else RELOAD_S
+        self.keys = KeyRing(settings.api_keys, store, self.commits.submit, now, reload_s)
         self._quota = Quota(settings.limits)
         self.draining = False
         self._drained = asyncio.Event()
@@ -93,6 +104,11 @@ class Supervisor:
         self._rescues: set[asyncio.Task[None]] = set()
         self._notes: set[asyncio.Task[None]] = set()
 
+    def _make_node(self, store: SharedStore, settings: Settings) -> Node:
+        patience_s = settings.storage.store_patience_s
+        followers = Followers(store, settings.limits.tail_bytes, patience_s)
+        return Node(store, self, self._clock, settings.node, followers)
+
     # ------------------------------------------------------------------ life
 
     async def start(self) -> None:
@@ -103,16 +119,24 @@ class Supervisor:
         """
         try:
             await self.store.open()
-            recovered = await recovery.recover(self.store, self._now)
-            if recovered:
-                logger.warning("recovered %d runs of an earlier process", recovered)
+            await self._recover()
             for upstream in self.upstreams.values():
                 await upstream.open()
             await self.keys.start()
         except BaseException:
+            if self._node is not None:
+                await self._node.stop()
             await self.store.close()
             raise
         self.commits.start()
+
+    async def _recover(self) -> None:
+        if self._node is not None:
+            await self._node.start()
+            return
+        recovered = await recovery.recover(self.store, await self.store.live_runs(), self._now)
+        if recovered:
+            logger.warning("recovered %d runs of an earlier process", recovered)
 
     async def drain(self, grace_s: float) -> None:
         """Take no more questions; let live runs finish for `grace_s` seconds, then end them."""
@@ -128,8 +152,11 @@ class Supervisor:
     async def _drain(self, grace_s: float) -> None:
         while self._asking:
             await self._asked.wait()
-        if self._live and grace_s > 0:
-            waits = [asyncio.ensure_future(run.over.wait()) for run in self._live.values()]
+        waits = [asyncio.ensure_future(run.over.wait()) for run in self._live.values()]
+        if self._node is not None:
+            self._node.followers.send_away()
+            waits.append(asyncio.ensure_future(self._node.followers.idle()))  # type: ignore[arg-type]
+        if waits:
             _, late = await asyncio.wait(waits, timeout=grace_s)
             for wait in late:
                 wait.cancel()
@@ -138,6 +165,8 @@ class Supervisor:
         for execution in left:
             execution.stop(end)
         await asyncio.gather(*(self._ended(execution) for execution in left))
+        if self._node is not None:
+            self._node.followers.break_off()
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Drain, save what is pending, and let go of everything."""
@@ -148,6 +177,8 @@ class Supervisor:
             task.cancel()  # the next start recovers what could not be rescued by now
         if self._rescues:
             await asyncio.wait(self._rescues)
+        if self._node is not None:
+            await self._node.stop()
         for upstream in self.upstreams.values():
             try:
                 await upstream.close()
@@ -158,7 +189,8 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether a question could be taken now."""
-        return self.commits.healthy and not self.draining
+        joined = self._node is None or self._node.joined
+        return joined and self.commits.healthy and not self.draining
 
     @property
     def live_runs(self) -> int:
@@ -333,14 +365,16 @@ class Supervisor:
     def _forget(self, execution: Execution) -> None:
         self._live.pop(execution.run.id, None)
         self._quota.end(execution.run.id)
-        if execution.given_up and not self.draining:
-            rescue = self._rescue(execution.run)
-            task = asyncio.create_task(rescue, name=f"rescue-{execution.run.id}")
-            self._rescues.add(task)
-            task.add_done_callback(self._rescues.discard)
+        if execution.given_up and not execution.fenced and not self.draining:
+            self._begin_rescue(execution.run)
+
+    def _begin_rescue(self, run: RunRecord) -> None:
+        task = asyncio.create_task(self._rescue(run), name=f"rescue-{run.id}")
+        self._rescues.add(task)
+        task.add_done_callback(self._rescues.discard)
 
     async def _rescue(self, run: RunRecord) -> None:
-        """End a run that the store refused, from what is stored of it."""
+        """End a run that nobody executes any more, from what is stored of it."""
         end = UpstreamEnd(Reason.STORAGE_ERROR, error="a part of the answer could not be saved")
         for pause_s in RESCUE_PAUSES_S:
             try:
@@ -369,6 +403,8 @@ class Supervisor:
     async def _cancel(self, run_id: str, reason: Reason) -> None:
         execution = self._live.get(run_id)
         if execution is None:
+            if self._node is not None:
+                await self._cancel_elsewhere(self._node, run_id)
             return
         # The upstream is stopped first: a store that fails must not keep it running. The note in
         # the store is for recovery, should this process die before the end is committed.
@@ -376,6 +412,33 @@ class Supervisor:
         if self.commits.healthy:
             await self._write_quietly(RequestCancel(run_id))
         await self._ended(execution)
+
+    async def _cancel_elsewhere(self, node: Node, run_id: str) -> None:
+        """Note the wish, tell the owner of the run, and wait for its end."""
+        await self.commits.submit(RequestCancel(run_id))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_TIMEOUT_S):
+                pause_s = 0.01
+                while await node.cancel(run_id):
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, 0.5)
+
+    def stop_run(self, run_id: str) -> None:
+        """See `node.Runs`."""
+        execution = self._live.get(run_id)
+        if execution is not None:
+            execution.stop(UpstreamEnd(Reason.CLIENT_CANCELLED))
+
+    def abandon(self) -> None:
+        """See `node.Runs`."""
+        for execution in tuple(self._live.values()):
+            execution.abandon(Fenced("this node's lease ran out"))
+
+    def adopt(self, runs: Sequence[RunRecord]) -> None:
+        """See `node.Runs`."""
+        for run in runs:
+            logger.warning("run %s has nobody who executes it", run.id)
+            self._begin_rescue(run)
 
     async def _write_quietly(self, write: Write) -> None:
         try:
@@ -412,7 +475,8 @@ class Supervisor:
         """A reader of a run that the caller may see; it must be closed."""
         execution = self._live.get(run_id)
         if execution is None:
-            return Reader(self.store, run_id, after, None)
+            elsewhere = self._node.followers if self._node is not None else None
+            return Reader(self.store, run_id, after, None, elsewhere=elsewhere)
         execution.audience.came()
         return Reader(self.store, run_id, after, execution.log, execution.audience.left)
 
@@ -426,6 +490,20 @@ class Supervisor:
         if run is None:
             raise NotFound("there is no such run")
         return run
+
+    async def extent(self, run: RunRecord) -> tuple[int, bool]:
+        """The seq of the last committed event of a run, and whether more may follow.
+
+        Raises:
+            StoreUnavailable: The store cannot be read.
+        """
+        execution = self._live.get(run.id)
+        if execution is not None:
+            return execution.log.saved_seq, True
+        if run.last_seq is not None:
+            return run.last_seq, False
+        page = await self.store.read_log(run.id, 0, 1)
+        return (0, False) if page is None else (page.last_seq, not page.ended)
 
     async def get_session(self, owner: str, session_id: str) -> SessionRecord:
         """A session of this owner.

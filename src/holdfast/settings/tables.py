@@ -125,6 +125,8 @@ class StorageSettings(Table):
     """`full` survives the loss of power, `normal` survives kill -9 (SQLite)."""
     store_patience_s: Seconds = 30.0
     """How long commits are retried before live runs are given up."""
+    read_connections: Count = 8
+    """How many connections to PostgreSQL one node may have for reading."""
 
     @property
     def shown_url(self) -> str:

@@ -4,12 +4,13 @@ They hold for every database; an implementation of the port only decides how a s
 Each looks first and writes then, so one that is refused has written nothing.
 """
 
-from typing import Any, Protocol, TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from holdfast.engine.run import Status
 from holdfast.errors import Conflict, NotFound
 from holdfast.events import Reference
 from holdfast.store import statements as sql
+from holdfast.store.driver import Driver
 from holdfast.store.port import (
     CompleteMessage,
     CreateKey,
@@ -29,7 +30,6 @@ from holdfast.store.rows import (
     session_row,
     to_json,
 )
-from holdfast.store.statements import Prepared
 
 Edit: TypeAlias = (
     RequestCancel
@@ -54,23 +54,13 @@ CLOSED = {
 """Why an answer in this state cannot be completed."""
 
 
-class Driver(Protocol):
-    """The connection that writes, within a transaction."""
-
-    def change(self, statement: Prepared, **values: Any) -> int:
-        """Run `statement`; the number of rows that it changed."""
-
-    def rows(self, statement: Prepared, **values: Any) -> list[Row]:
-        """The rows that `statement` finds."""
-
-
 def apply(driver: Driver, edit: Edit) -> None:
     """Apply one write; raises what its class lists as refusals."""
     match edit:
         case RequestCancel(run_id):
-            driver.change(sql.REQUEST_CANCEL, p_id=run_id)
+            driver.change(sql.REQUEST_CANCEL, {"p_id": run_id})
         case CreateSession(session):
-            driver.change(sql.INSERT_SESSION, **session_row(session))
+            driver.change(sql.INSERT_SESSION, session_row(session))
         case UpdateSession():
             _update_session(driver, edit)
         case Remember():
@@ -80,24 +70,24 @@ def apply(driver: Driver, edit: Edit) -> None:
         case CompleteMessage():
             _complete_message(driver, edit)
         case CreateKey(key):
-            driver.change(sql.INSERT_KEY, **key_row(key))
+            driver.change(sql.INSERT_KEY, key_row(key))
         case RevokeKey(key_id, revoked_at):
-            if not driver.change(sql.REVOKE_KEY, p_id=key_id, p_revoked_at=revoked_at):
+            revoked = {"p_id": key_id, "p_revoked_at": revoked_at}
+            if not driver.change(sql.REVOKE_KEY, revoked):
                 raise NotFound("there is no such key")
         case _:
             assert_never(edit)
 
 
 def _update_session(driver: Driver, edit: UpdateSession) -> None:
-    changed = driver.change(
-        sql.UPDATE_SESSION,
-        p_id=edit.session_id,
-        p_owner=edit.owner,
-        p_updated_at=edit.updated_at,
-        p_title=edit.title,
-        p_metadata=to_json(edit.metadata),
-    )
-    if not changed:
+    values = {
+        "p_id": edit.session_id,
+        "p_owner": edit.owner,
+        "p_updated_at": edit.updated_at,
+        "p_title": edit.title,
+        "p_metadata": to_json(edit.metadata),
+    }
+    if not driver.change(sql.UPDATE_SESSION, values):
         raise NotFound("there is no such session")
 
 
@@ -107,8 +97,8 @@ def _remember(driver: Driver, edit: Remember) -> None:
         "p_upstream": edit.upstream,
         "p_conversation": edit.conversation,
     }
-    if not driver.change(sql.UPDATE_CONVERSATION, **values):
-        driver.change(sql.INSERT_CONVERSATION, **values)
+    if not driver.change(sql.UPDATE_CONVERSATION, values):
+        driver.change(sql.INSERT_CONVERSATION, values)
 
 
 # ---------------------------------------------------------------------------- answers
@@ -119,7 +109,8 @@ def _set_feedback(driver: Driver, edit: SetFeedback) -> None:
     if message["role"] != "assistant":
         ids = {"session_id": message["session_id"], "message_id": edit.message_id}
         raise Conflict("feedback is for answers, and this is a question", **ids)
-    driver.change(sql.SET_FEEDBACK, p_id=edit.message_id, p_feedback=to_json(edit.feedback))
+    values = {"p_id": edit.message_id, "p_feedback": to_json(edit.feedback)}
+    driver.change(sql.SET_FEEDBACK, values)
 
 
 def _complete_message(driver: Driver, edit: CompleteMessage) -> None:
@@ -138,13 +129,13 @@ def _complete_message(driver: Driver, edit: CompleteMessage) -> None:
         raise Conflict(CLOSED[status])
     if not edit.text.startswith(message["content"]):
         raise Conflict("the text does not begin with what is stored of the answer")
-    driver.change(
-        sql.COMPLETE_MESSAGE,
-        p_id=edit.message_id,
-        p_content=edit.text,
-        p_metadata=to_json(_without_early_end(metadata) | {COMPLETED_BY: CLIENT}),
-        p_completed_at=edit.completed_at,
-    )
+    values = {
+        "p_id": edit.message_id,
+        "p_content": edit.text,
+        "p_metadata": to_json(_without_early_end(metadata) | {COMPLETED_BY: CLIENT}),
+        "p_completed_at": edit.completed_at,
+    }
+    driver.change(sql.COMPLETE_MESSAGE, values)
     if edit.references is not None:
         _replace_references(driver, edit.message_id, edit.references)
 
@@ -155,7 +146,7 @@ def _without_early_end(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_message(driver: Driver, owner: str, message_id: str, session_id: str | None = None) -> Row:
-    found = driver.rows(sql.OWN_MESSAGE, p_id=message_id, p_owner=owner)
+    found = driver.rows(sql.OWN_MESSAGE, {"p_id": message_id, "p_owner": owner})
     if not found or session_id not in (None, found[0]["session_id"]):
         raise NotFound("there is no such message")
     return found[0]
@@ -166,15 +157,14 @@ def _is_repeated(driver: Driver, edit: CompleteMessage, content: str) -> bool:
         return False
     if edit.references is None:
         return True
-    stored = driver.rows(sql.REFERENCES_OF_MESSAGE, p_message_id=edit.message_id)
+    stored = driver.rows(sql.REFERENCES_OF_MESSAGE, {"p_message_id": edit.message_id})
     given = _reference_rows(edit.message_id, edit.references)
     return [reference_record(row) for row in stored] == [reference_record(row) for row in given]
 
 
 def _replace_references(driver: Driver, message_id: str, references: tuple[Reference, ...]) -> None:
-    driver.change(sql.DELETE_REFERENCES, p_message_id=message_id)
-    for row in _reference_rows(message_id, references):
-        driver.change(sql.INSERT_REFERENCE, **row)
+    driver.change(sql.DELETE_REFERENCES, {"p_message_id": message_id})
+    driver.change_many(sql.INSERT_REFERENCE, _reference_rows(message_id, references))
 
 
 def _reference_rows(message_id: str, references: tuple[Reference, ...]) -> list[dict[str, Any]]:

@@ -1,21 +1,41 @@
 """From `storage.url` to a store."""
 
+import re
+
 from holdfast.errors import ConfigError
-from holdfast.settings import StorageSettings
+from holdfast.settings import NodeSettings, StorageSettings
 from holdfast.store.port import Store
 from holdfast.store.sqlite import SqliteStore
 
 
-def make_store(settings: StorageSettings) -> Store:
+def make_store(settings: StorageSettings, node: NodeSettings | None = None) -> Store:
     """The store that the URL names; it is not opened yet.
+
+    Args:
+        settings: Where it is.
+        node: How long this process may be silent, on a store that several share.
 
     Raises:
         ConfigError: There is no store of this kind.
     """
-    kind = settings.url.split(":", 1)[0]
+    kind = re.split(r"[:+]", settings.url, maxsplit=1)[0]
     if kind == "sqlite":
         return SqliteStore(settings.url, synchronous=settings.synchronous)
-    raise ConfigError(f"storage.url: this release knows sqlite:///…, not {kind}:…")
+    if kind in ("postgresql", "postgres"):
+        return _postgres(settings, node or NodeSettings())
+    raise ConfigError(f"storage.url: Holdfast knows sqlite:///… and postgresql://…, not {kind}:…")
+
+
+def _postgres(settings: StorageSettings, node: NodeSettings) -> Store:
+    try:
+        from holdfast.store.postgres import PostgresStore
+    except ImportError as error:
+        raise ConfigError(
+            f"PostgreSQL needs the driver {error.name}: pip install 'holdfast[postgres]'"
+        ) from None
+    return PostgresStore(
+        settings.url, lease_s=node.lease_s, read_connections=settings.read_connections
+    )
 
 
 async def migrate(settings: StorageSettings) -> None:

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from holdfast.errors import StoreError, StoreUnavailable
+from holdfast.errors import Fenced, StoreError, StoreUnavailable
 from holdfast.store.port import Probe, Store, Write
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class GroupCommit:
         try:
             results = await self._store.commit(writes)
             self.commits += 1
-        except StoreUnavailable as error:
+        except (StoreUnavailable, Fenced) as error:
             results = [error] * len(writes)
         except Exception as error:
             logger.exception("the store broke down over a batch of %d writes", len(writes))

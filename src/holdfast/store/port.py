@@ -7,7 +7,7 @@ since the Unix epoch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -135,6 +135,9 @@ class CreateRun(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] | None = None
     title: str | None = None
     """Set as the session's title if it has none yet."""
+    retire_from: str | None = None
+    """A turn: it and all later ones of the session are left out from now on; their messages are
+    still found by their ids."""
 
 
 class RunCreated(msgspec.Struct, frozen=True):
@@ -306,9 +309,6 @@ class Store(ABC):
     - A run has at most one live sibling per session, and exactly one `FinishRun` succeeds.
     - Everything that is asked for with an `owner` exists only for that owner (P8).
     """
-
-    shared: ClassVar[bool] = False
-    """Whether other processes may write to the same database at the same time."""
 
     @abstractmethod
     async def open(self) -> None:

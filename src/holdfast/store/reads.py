@@ -17,6 +17,7 @@ from holdfast.store import statements as sql
 from holdfast.store.port import KeyRecord, LogPage, MessageRecord, RunRecord, SessionRecord
 from holdfast.store.rows import (
     Row,
+    from_json,
     key_record,
     message_record,
     reference_record,
@@ -44,9 +45,17 @@ def pack_log(payload: bytes) -> bytes:
 
 def ended_log(connection: Connection, run_id: str, after: int, limit: int) -> LogPage | None:
     """A page of a log that has moved out of the journal."""
-    row = _row(connection, sql.RUN_LOG, run_id=run_id)
-    if row is None:
-        return None
+    row = stored_log(connection, run_id)
+    return None if row is None else log_page(row, after, limit)
+
+
+def stored_log(connection: Connection, run_id: str) -> Row | None:
+    """The whole log of an ended run, packed."""
+    return _row(connection, sql.RUN_LOG, run_id=run_id)
+
+
+def log_page(row: Row, after: int, limit: int) -> LogPage:
+    """A page of the log that `stored_log` gave."""
     lines = islice(_unpacked_lines(row["payload"]), after, after + limit)
     entries = [Entry(seq, decode(line), line) for seq, line in enumerate(lines, after + 1)]
     return LogPage(entries, ended=True, last_seq=row["last_seq"])
@@ -73,8 +82,22 @@ def journal_entries(
 
 
 def live_runs(connection: Connection) -> list[tuple[RunRecord, bool]]:
-    """Live runs, oldest first, each with whether its cancel was asked for."""
-    return [(run_record(row), row["cancel_requested"]) for row in _rows(connection, sql.LIVE_RUNS)]
+    """See `Store.live_runs`."""
+    return _with_cancels(_rows(connection, sql.LIVE_RUNS))
+
+
+def orphans(connection: Connection) -> list[tuple[RunRecord, bool]]:
+    """See `SharedStore.orphans`."""
+    return _with_cancels(_rows(connection, sql.ORPHANS))
+
+
+def own_runs(connection: Connection, node_id: str, generation: int) -> list[tuple[RunRecord, bool]]:
+    """See `SharedStore.own_runs`."""
+    return _with_cancels(_rows(connection, sql.OWN_RUNS, node_id=node_id, generation=generation))
+
+
+def _with_cancels(rows: Sequence[Row]) -> list[tuple[RunRecord, bool]]:
+    return [(run_record(row), row["cancel_requested"]) for row in rows]
 
 
 def get_run(connection: Connection, owner: str, run_id: str) -> RunRecord | None:
@@ -87,6 +110,14 @@ def find_run(connection: Connection, owner: str, idempotency_key: str) -> RunRec
     """See `Store.find_run`."""
     row = _row(connection, sql.RUN_OF_KEY, owner=owner, idempotency_key=idempotency_key)
     return run_record(row) if row else None
+
+
+def get_raw(connection: Connection, run_id: str) -> tuple[Any, Any]:
+    """See `Store.get_raw`."""
+    row = _row(connection, sql.RAW, id=run_id)
+    if row is None:
+        return None, None
+    return from_json(row["request"], object, None), from_json(row["response"], object, None)
 
 
 def get_session(connection: Connection, owner: str, session_id: str) -> SessionRecord | None:

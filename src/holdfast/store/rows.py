@@ -46,6 +46,11 @@ def key_record(row: Row) -> KeyRecord:
     return KeyRecord(**{**row, "scopes": from_json(row["scopes"], tuple[str, ...], ())})
 
 
+def run_row(run: RunRecord) -> dict[str, Any]:
+    """A row of `runs`, but for what the store adds."""
+    return {name: getattr(run, name) for name in RunRecord.__struct_fields__}
+
+
 def run_record(row: Row) -> RunRecord:
     """A row of `runs`; columns that the record does not have are left out."""
     return RunRecord(**{name: row[name] for name in RunRecord.__struct_fields__})

@@ -2,7 +2,8 @@
 
 The journal has no index on SQLite: an index by run would touch one page per run and commit,
 which costs several times the insert itself. The one process that writes the file keeps the
-places of its live runs' rows in memory instead (docs/decisions, journal without an index).
+places of its live runs' rows in memory instead (docs/decisions, journal without an index). On
+PostgreSQL, where any node may read any run, its key is (run_id, first_seq) and it has no `id`.
 """
 
 from sqlalchemy import (
@@ -16,10 +17,11 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
     false,
     text,
 )
+
+from holdfast.store.kept_text import KeptText as Text
 
 metadata = MetaData()
 
@@ -126,6 +128,8 @@ runs = Table(
     Column("response", Text),
     Column("created_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    Column("node_id", Text),
+    Column("generation", BigInteger),
     Index(
         "runs_live_by_session",
         "session_id",
@@ -176,3 +180,27 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
     Index("api_keys_by_digest", "digest", unique=True),
 )
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+)
+"""The processes that may write. Every write of a node passes only under its generation."""
+
+node_heartbeats = Table(
+    "node_heartbeats",
+    metadata,
+    Column("node_id", Text, primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),
+)
+"""A row of its own for each node, so that its heartbeats do not wait for its writes. Times are
+the database's."""
+
+compatibility = Table("compatibility", metadata, Column("oldest", Text, primary_key=True))
+"""One row: the oldest revision whose release can work with this schema. A migration that breaks
+older code raises it; until then nodes of the last release and of this one run side by side."""

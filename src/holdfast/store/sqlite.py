@@ -27,7 +27,6 @@ from holdfast.store.port import (
     Store,
     Write,
 )
-from holdfast.store.rows import from_json
 from holdfast.store.sqlite_writer import JournalIndex, Writer
 from holdfast.store.work_thread import WorkThread
 
@@ -186,12 +185,7 @@ class SqliteStore(Store):
 
     async def get_raw(self, run_id: str) -> tuple[Any, Any]:
         """See `Store.get_raw`."""
-
-        def read(connection: Connection) -> tuple[Any, Any]:
-            row = connection.execute(sql.RAW, {"p_id": run_id}).one_or_none()
-            return tuple(from_json(text, object, None) for text in row or (None, None))  # type: ignore[return-value]
-
-        return await self._read(read)
+        return await self._read(reads.get_raw, run_id)
 
     async def get_session(self, owner: str, session_id: str) -> SessionRecord | None:
         """See `Store.get_session`."""

@@ -1,18 +1,11 @@
 """Writes on SQLite: a batch in, a transaction out. Runs in the store's one writer thread."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from holdfast.errors import (
-    HoldfastError,
-    IdempotencyMismatch,
-    NotFound,
-    RunActive,
-    StoreError,
-    StoreUnavailable,
-)
-from holdfast.store import edits
+from holdfast.errors import HoldfastError, StoreError, StoreUnavailable
+from holdfast.store import edits, runs
 from holdfast.store import statements as sql
 from holdfast.store.port import (
     Append,
@@ -20,13 +13,13 @@ from holdfast.store.port import (
     DeleteSession,
     FinishRun,
     Probe,
-    RunCreated,
-    RunRecord,
     Write,
 )
 from holdfast.store.reads import pack_log
-from holdfast.store.rows import Row, finish_rows, kept, run_record, session_row, to_json
+from holdfast.store.rows import Row, kept, to_json
 from holdfast.store.statements import Prepared
+
+_NO_NODE: Final[Mapping[str, Any]] = {"node_id": None, "generation": None}
 
 APPEND_ROWS = (64, 16, 4, 1)
 """Row counts for which an append statement is kept prepared, largest first."""
@@ -136,18 +129,19 @@ class Writer:
 
     def _keep_request(self, write: Append) -> None:
         if write.request is not None:
-            self._run(sql.KEEP_REQUEST, p_id=write.run_id, p_request=kept(write.request))
+            kept_request = {"p_id": write.run_id, "p_request": kept(write.request)}
+            self.change(sql.KEEP_REQUEST, kept_request)
 
     def _apply_one(self, write: Write) -> Any:
         match write:
             case CreateRun():
-                return self._create_run(write)
+                return runs.create_run(self, write)
             case Append():
                 return self._append_to_new_run(write)
             case FinishRun():
-                return self._finish_run(write)
+                return runs.finish_run(self, write)
             case DeleteSession():
-                self._delete_session(write)
+                runs.delete_session(self, write)
             case Probe(at):
                 self._probe(at)
             case _:
@@ -156,21 +150,48 @@ class Writer:
 
     # ------------------------------------------------------------------ driver
 
-    def _run(self, statement: Prepared, **values: Any) -> sqlite3.Cursor:
-        return self._cursor.execute(statement.sql, statement.row(values))
+    def _run(self, statement: Prepared, values: Mapping[str, Any]) -> sqlite3.Cursor:
+        compiled = statement.sqlite
+        return self._cursor.execute(compiled.sql, compiled.row(values))
 
-    def _insert(self, statement: Prepared, values: dict[str, Any]) -> None:
-        self._cursor.execute(statement.sql, statement.row(values))
+    @property
+    def node(self) -> Mapping[str, Any]:
+        """See `Driver.node`: there is only one."""
+        return _NO_NODE
 
-    def change(self, statement: Prepared, **values: Any) -> int:
-        """See `edits.Driver`."""
-        return self._run(statement, **values).rowcount
+    def change(self, statement: Prepared, values: Mapping[str, Any]) -> int:
+        """See `Driver.change`."""
+        return self._run(statement, values).rowcount
 
-    def rows(self, statement: Prepared, **values: Any) -> list[Row]:
-        """See `edits.Driver`."""
-        cursor = self._run(statement, **values)
+    def change_many(self, statement: Prepared, values: Sequence[Mapping[str, Any]]) -> None:
+        """See `Driver.change_many`."""
+        compiled = statement.sqlite
+        self._cursor.executemany(compiled.sql, [compiled.row(row) for row in values])
+
+    def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Row]:
+        """See `Driver.rows`."""
+        cursor = self._run(statement, values)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def append(self, append: Append) -> None:
+        """See `Driver.append`."""
+        self._append_rows([append])
+
+    def stored_log(self, run_id: str) -> bytes:
+        """See `Driver.stored_log`."""
+        ids = [row_id for _, row_id in self._index.rows.get(run_id, ())]
+        ids += [row_id for added, _, row_id in self._added if added == run_id]
+        rows = self._run(sql.JOURNAL_PAYLOADS_BY_JSON, {"p_ids": to_json(ids)})
+        return b"".join([row[0] for row in rows.fetchall()])
+
+    def pack(self, log: bytes) -> bytes:
+        """See `Driver.pack`."""
+        return pack_log(log)
+
+    def forget_journal(self, run_id: str) -> None:
+        """See `Driver.forget_journal`."""
+        self._ended.append(run_id)
 
     # ------------------------------------------------------------------ journal
 
@@ -209,151 +230,17 @@ class Writer:
             return dead
         live = {run_id for run_id, _, _ in self._added} | self._index.rows.keys()
         if live <= set(self._ended):
-            self._run(sql.DELETE_JOURNAL)
+            self._run(sql.DELETE_JOURNAL, {})
         elif at_once or len(dead) >= DEAD_ROWS:
             for first, last in _ranges(sorted(dead)):
-                self._run(sql.DELETE_JOURNAL_ROWS, p_first=first, p_last=last)
+                self._run(sql.DELETE_JOURNAL_ROWS, {"p_first": first, "p_last": last})
         else:
             return dead
         return []
 
-    def _stored_log(self, run_id: str) -> bytes:
-        ids = [row_id for _, row_id in self._index.rows.get(run_id, ())]
-        ids += [row_id for added, _, row_id in self._added if added == run_id]
-        rows = self._run(sql.JOURNAL_PAYLOADS_BY_JSON, p_ids=to_json(ids))
-        return b"".join([row[0] for row in rows.fetchall()])
-
-    # ------------------------------------------------------------------ runs
-
-    def _create_run(self, write: CreateRun) -> RunCreated:
-        run = write.run
-        if run.idempotency_key is not None:
-            earlier = self._earlier_run(run)
-            if earlier is not None:
-                return RunCreated(earlier, replayed=True)
-        if write.question is None and not self._has_question(run):
-            raise NotFound("there is no such question")
-        if write.session is not None:
-            self._insert(sql.INSERT_SESSION, session_row(write.session))
-        elif not self._run(sql.OWN_SESSION, p_id=run.session_id, p_owner=run.owner).fetchone():
-            raise NotFound("there is no such session")
-        else:
-            self._refuse_if_busy(run)
-        self._insert_messages(write)
-        self._insert(sql.INSERT_RUN, _struct_row(run))
-        self._append_rows([Append(run.id, 1, 1, write.start + b"\n")])
-        if write.session is None:
-            self._run(
-                sql.TOUCH_SESSION,
-                p_id=run.session_id,
-                p_updated_at=run.created_at,
-                p_title=write.title,
-            )
-        return RunCreated(run, replayed=False)
-
-    def _refuse_if_busy(self, run: RunRecord) -> None:
-        live = self._run(sql.LIVE_RUN, p_session_id=run.session_id).fetchone()
-        if live:
-            raise RunActive(
-                "the session's last answer is still being written",
-                session_id=run.session_id,
-                run_id=live[0],
-            )
-
-    def _earlier_run(self, run: RunRecord) -> RunRecord | None:
-        rows = self.rows(sql.RUN_BY_KEY, p_owner=run.owner, p_idempotency_key=run.idempotency_key)
-        if not rows:
-            return None
-        earlier = run_record(rows[0])
-        if earlier.fingerprint != run.fingerprint:
-            raise IdempotencyMismatch(
-                "this Idempotency-Key was used with another request",
-                session_id=earlier.session_id,
-                message_id=earlier.message_id,
-                run_id=earlier.id,
-            )
-        return earlier
-
-    def _insert_messages(self, write: CreateRun) -> None:
-        run = write.run
-        shared = {
-            "session_id": run.session_id,
-            "turn_id": run.question_id,
-            "active": True,
-            "version": 1,
-            "created_at": run.created_at,
-        }
-        if write.question is not None:
-            self._insert(
-                sql.INSERT_MESSAGE,
-                shared
-                | {
-                    "id": run.question_id,
-                    "role": "user",
-                    "status": "complete",
-                    "content": write.question,
-                    "metadata": to_json(write.metadata),
-                    "completed_at": run.created_at,
-                },
-            )
-        else:
-            shared["version"] = self._retire_versions(run)
-        self._insert(
-            sql.INSERT_MESSAGE,
-            shared
-            | {
-                "id": run.message_id,
-                "role": "assistant",
-                "status": "streaming",
-                "content": "",
-                "run_id": run.id,
-                "upstream": run.upstream,
-                "model": run.model,
-            },
-        )
-
-    def _retire_versions(self, run: RunRecord) -> int:
-        turn = {"p_session_id": run.session_id, "p_turn_id": run.question_id}
-        version: int = self._run(sql.NEXT_VERSION, **turn).fetchone()[0]
-        self._run(sql.RETIRE_VERSIONS, **turn)
-        return version
-
-    def _has_question(self, run: RunRecord) -> bool:
-        found = self._run(sql.OWN_QUESTION, p_id=run.question_id, p_session_id=run.session_id)
-        return found.fetchone() is not None
-
-    def _finish_run(self, write: FinishRun) -> bool:
-        run, message, references = finish_rows(write)
-        if self._run(sql.END_RUN, **run).rowcount == 0:
-            return False
-        log = write.log
-        if log is None:
-            log = self._stored_log(write.run_id) + write.append.payload
-        self._insert(
-            sql.INSERT_LOG,
-            {
-                "run_id": write.run_id,
-                "last_seq": write.append.last_seq,
-                "payload": pack_log(log),
-            },
-        )
-        self._run(sql.END_MESSAGE, **message)
-        if references:
-            insert = sql.INSERT_REFERENCE
-            self._cursor.executemany(insert.sql, [insert.row(row) for row in references])
-        self._ended.append(write.run_id)
-        return True
-
-    def _delete_session(self, write: DeleteSession) -> None:
-        runs = self._run(sql.SESSION_RUNS, p_session_id=write.session_id).fetchall()
-        cursor = self._run(sql.DELETE_SESSION, p_id=write.session_id, p_owner=write.owner)
-        if cursor.rowcount == 0:
-            raise NotFound("there is no such session")
-        self._ended += [run_id for (run_id,) in runs]
-
     def _probe(self, at: int) -> None:
         self._append_rows([Append("", at, at, bytes(PROBE_BYTES))])
-        self._run(sql.DELETE_RUN_JOURNAL, p_run_id="")
+        self._run(sql.DELETE_RUN_JOURNAL, {"p_run_id": ""})
         self._added.pop()
 
 
@@ -366,7 +253,3 @@ def _ranges(ids: Sequence[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((row_id, row_id))
     return ranges
-
-
-def _struct_row(run: RunRecord) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in run.__struct_fields__}

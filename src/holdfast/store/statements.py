@@ -6,6 +6,7 @@ path uses the statements as they are.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -23,30 +24,35 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
+from holdfast.store.kept_text import KeptText
 from holdfast.store.schema import (
     api_keys,
     conversations,
     journal,
     message_references,
     messages,
+    nodes,
     run_logs,
     runs,
     sessions,
 )
 
 _SQLITE = sqlite.dialect(paramstyle="qmark")
+_POSTGRES = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
-class Prepared:
-    """A statement as the SQLite driver takes it."""
+class Compiled:
+    """A statement as a driver takes it."""
 
-    def __init__(self, statement: ClauseElement) -> None:
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
         """Compile `statement`; its parameters are taken by name."""
-        compiled = statement.compile(dialect=_SQLITE)
+        compiled = statement.compile(dialect=dialect)
         self.sql = str(compiled)
         self._names: Sequence[str] = compiled.positiontup or ()  # type: ignore[attr-defined]
         self._fixed: Mapping[str, Any] = compiled.params
@@ -57,9 +63,30 @@ class Prepared:
         return tuple([values[name] if name in values else fixed[name] for name in self._names])
 
 
+class Prepared:
+    """A statement of the write path, compiled once for each database that is used."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        """Keep `statement` until it is needed."""
+        self._statement = statement
+
+    @cached_property
+    def sqlite(self) -> Compiled:
+        """As the SQLite driver takes it."""
+        return Compiled(self._statement, _SQLITE)
+
+    @cached_property
+    def postgres(self) -> Compiled:
+        """As the PostgreSQL driver takes it."""
+        return Compiled(self._statement, _POSTGRES)
+
+
 def _p(name: str) -> Any:
     # Prefixed, since a bare column name would clash with the SET clause of an update.
     return bindparam(f"p_{name}")
+
+
+_QUERY = bindparam("p_query", type_=KeptText())
 
 
 class _Contains(FunctionElement[bool]):
@@ -138,7 +165,7 @@ RUN_BY_KEY = Prepared(
 LIVE_RUN = Prepared(select(runs.c.id).where(runs.c.session_id == _p("session_id"), _IS_LIVE))
 SESSION_RUNS = Prepared(select(runs.c.id).where(runs.c.session_id == _p("session_id")))
 NEXT_VERSION = Prepared(
-    select(func.coalesce(func.max(messages.c.version), 0) + 1).where(
+    select((func.coalesce(func.max(messages.c.version), 0) + 1).label("version")).where(
         messages.c.session_id == _p("session_id"),
         messages.c.turn_id == _p("turn_id"),
         messages.c.role == "assistant",
@@ -158,6 +185,11 @@ RETIRE_VERSIONS = Prepared(
         messages.c.turn_id == _p("turn_id"),
         messages.c.role == "assistant",
     )
+    .values(active=False)
+)
+RETIRE_TURNS = Prepared(
+    update(messages)
+    .where(messages.c.session_id == _p("session_id"), messages.c.turn_id >= _p("turn_id"))
     .values(active=False)
 )
 END_RUN = Prepared(
@@ -279,7 +311,8 @@ def append_sql(rows: int) -> str:
 
 # ---------------------------------------------------------------------------- reads
 
-_RUN_COLUMNS = [c for c in runs.c if c.name not in ("request", "response", "cancel_requested")]
+_NOT_IN_RECORD = ("request", "response", "cancel_requested", "node_id", "generation")
+_RUN_COLUMNS = [c for c in runs.c if c.name not in _NOT_IN_RECORD]
 
 RUN = select(*_RUN_COLUMNS).where(runs.c.id == _p("id"), runs.c.owner == _p("owner"))
 RUN_OF_KEY = select(*_RUN_COLUMNS).where(
@@ -287,7 +320,11 @@ RUN_OF_KEY = select(*_RUN_COLUMNS).where(
 )
 RAW = select(runs.c.request, runs.c.response).where(runs.c.id == _p("id"))
 LIVE_RUNS = select(*_RUN_COLUMNS, runs.c.cancel_requested).where(_IS_LIVE).order_by(runs.c.id)
-RUN_END = select(runs.c.last_seq).where(runs.c.id == _p("id"))
+ORPHANS = LIVE_RUNS.outerjoin(
+    nodes, and_(nodes.c.id == runs.c.node_id, nodes.c.generation == runs.c.generation)
+).where(nodes.c.id.is_(None))
+"""Live runs of nodes that have lost their claim, or never had one."""
+OWN_RUNS = LIVE_RUNS.where(runs.c.node_id == _p("node_id"), runs.c.generation == _p("generation"))
 RUN_LOG = select(run_logs.c.payload, run_logs.c.last_seq).where(run_logs.c.run_id == _p("run_id"))
 JOURNAL_ROWS = select(
     journal.c.id, journal.c.run_id, journal.c.first_seq, journal.c.last_seq
@@ -321,11 +358,11 @@ _BEFORE = or_(
     and_(sessions.c.updated_at == _p("at"), sessions.c.id < _p("id")),
 )
 _FOUND = or_(
-    _Contains(sessions.c.title, _p("query")),
+    _Contains(sessions.c.title, _QUERY),
     exists().where(
         messages.c.session_id == sessions.c.id,
         messages.c.active.is_(True),
-        _Contains(messages.c.content, _p("query")),
+        _Contains(messages.c.content, _QUERY),
     ),
 )
 SESSIONS_FIRST = _SESSIONS

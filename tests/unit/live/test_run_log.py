@@ -16,7 +16,8 @@ from holdfast.events import (
     join_log,
     split_log,
 )
-from holdfast.live.run_log import ENTRY_OVERHEAD_BYTES, RunLog
+from holdfast.live.run_log import RunLog
+from holdfast.live.tail import ENTRY_OVERHEAD_BYTES
 
 START = RunStart("r", "s", "m", "q", "u")
 BIG_TAIL = 1_000_000
@@ -119,11 +120,11 @@ def test_p6_the_tail_is_bounded_and_older_readers_are_sent_to_the_store() -> Non
     one = len(encode(TextDelta("x" * 100))) + ENTRY_OVERHEAD_BYTES
     for _ in range(500):
         _commit(log, TextDelta("x" * 100))
-        held = log.after(log.saved_seq - len(log._tail))
+        held = log.after(log.saved_seq - len(log._entries))
         assert held is not None
         assert len(held) * one <= 2 * bound + one
     assert log.after(0) is None
-    first = log._tail[0].seq
+    first = log._entries[0].seq
     assert log.after(first - 2) is None
     assert _seqs(log.after(first - 1)) == list(range(first, 502))
 
@@ -131,7 +132,7 @@ def test_p6_the_tail_is_bounded_and_older_readers_are_sent_to_the_store() -> Non
 def test_p6_one_large_commit_is_trimmed_like_many_small_ones() -> None:
     log = _log(1_000)
     _commit(log, *[TextDelta("x" * 100) for _ in range(100)])
-    assert len(log._tail) < 10
+    assert len(log._entries) < 10
     assert _seqs(log.after(100)) == [101]
 
 

@@ -22,7 +22,7 @@ GIVEN = parse_api_keys("carol:0123456789abcdef:chat+admin", "environment")
 class KeyStore(ScriptedStore):
     """Holds keys; `reads` counts how often they were read."""
 
-    def __init__(self, *keys: KeyRecord, shared: bool = False) -> None:
+    def __init__(self, *keys: KeyRecord) -> None:
         super().__init__()
         self.keys = list(keys)
         self.reads = 0
@@ -30,7 +30,6 @@ class KeyStore(ScriptedStore):
         self.reading = asyncio.Event()
         self.read_gate = asyncio.Event()
         self.read_gate.set()
-        self.shared = shared  # type: ignore[misc]
         self.read = asyncio.Condition()
 
     async def list_keys(self) -> list[KeyRecord]:
@@ -217,7 +216,7 @@ class TestManaging:
 
 class TestReloading:
     async def test_keys_of_other_processes_come_and_go(self) -> None:
-        store = KeyStore(with_key("one"), shared=True)
+        store = KeyStore(with_key("one"))
         ring = ring_on(store, reload_s=0)
         await ring.start()
         store.keys = [with_key("two")]
@@ -231,7 +230,7 @@ class TestReloading:
 
     async def test_a_store_of_one_process_is_read_once(self) -> None:
         store = KeyStore(with_key("one"))
-        ring = ring_on(store, reload_s=0)
+        ring = ring_on(store)
         await ring.start()
         for _ in range(20):
             await asyncio.sleep(0)
@@ -239,7 +238,7 @@ class TestReloading:
         await ring.stop()
 
     async def test_while_the_store_is_down_the_keys_stay_and_it_goes_on_after(self) -> None:
-        store = KeyStore(with_key("one"), shared=True)
+        store = KeyStore(with_key("one"))
         ring = ring_on(store, reload_s=0)
         await ring.start()
         store.down = True

@@ -142,7 +142,7 @@ async def test_p6_a_run_keeps_a_bounded_tail_however_slow_its_readers(tmp_path: 
         for number in range(EVENTS):
             await asked.call.give(*texts(f"{number} " + "x" * 100))
             await asked.saved(number + 2)
-            assert sum(len(entry.data) for entry in log._tail) <= 2 * 5_000
+            assert sum(len(entry.data) for entry in log._entries) <= 2 * 5_000
         assert log.after(1) is None
         await stage.finish(asked, DONE)
         assert [entry.seq for entry in await _rest(slow)] == list(range(2, EVENTS + 3))

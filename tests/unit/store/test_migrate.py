@@ -105,6 +105,7 @@ async def test_a_schema_of_a_newer_release_is_a_configuration_error(
     await harness.abandon(await harness.open())
     connection = sqlite3.connect(harness.path)
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.execute("UPDATE compatibility SET oldest = '9999'")
     connection.commit()
     connection.close()
     store = harness.make()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
@@ -10,7 +11,7 @@ from holdfast.clock import now_ms
 from holdfast.dialects.base import Encoder
 from holdfast.dialects.native import NativeEncoder
 from holdfast.engine.cursor import Cursor, parse_cursor, parse_position
-from holdfast.errors import BadRequest, CursorAhead, NotFound
+from holdfast.errors import BadRequest, Conflict, CursorAhead, NotFound
 from holdfast.http import shapes
 from holdfast.http.dialects import about
 from holdfast.http.endpoint import Call, identified, json_response
@@ -82,6 +83,40 @@ class NativeRoutes(Surface):
         question = self._asked(call, body, message="")
         created = await self._supervisor.regenerate(question, call.path_params["id"])
         return await self._answer(call, created.run, body.stream)
+
+    async def edit(self, call: Call) -> ASGIApp:
+        """Ask a question in other words; it and all that came after it are left out from now on."""
+        resumed = await self._resumed(call)
+        if resumed is not None:
+            return resumed
+        body = await self._question_body(call, shapes.EditRequest)
+        edited = await self._supervisor.get_message(call.owner, call.path_params["id"])
+        question = self._asked(
+            call,
+            body,
+            message=body.message,
+            session_id=edited.session_id,
+            retire_from=edited.turn_id,
+        )
+        metadata = {**(body.metadata or {}), "edited_from": edited.id}
+        question = msgspec.structs.replace(question, metadata=metadata)
+        await self._check_editable(question, edited)
+        created = await self._supervisor.ask(question)
+        return await self._answer(call, created.run, body.stream)
+
+    async def _check_editable(self, question: Question, edited: MessageRecord) -> None:
+        """Pass for a question that is still part of its session, or a repeated request (P7).
+
+        Raises:
+            Conflict: It is an answer, or another edit has taken its place.
+        """
+        ids = {"session_id": edited.session_id, "message_id": edited.id}
+        if edited.role != "user":
+            raise Conflict("only a question can be edited", **ids)
+        key = question.idempotency_key
+        asked = key is not None and await self._supervisor.store.find_run(question.owner, key)
+        if not edited.active and not asked:
+            raise Conflict("this question was edited before and is left out by now", **ids)
 
     async def _resumed(self, call: Call) -> ASGIApp | None:
         """The rest of the run that `Last-Event-ID` names: such a request never asks (P7)."""
@@ -156,13 +191,9 @@ class NativeRoutes(Surface):
         """
         if cursor.run_id != run.id:
             raise NotFound("the cursor belongs to another run")
-        execution = self._supervisor.live(run.id)
-        last = run.last_seq
-        if execution is not None:
-            last = execution.log.saved_seq
-        elif last is None:
-            run = await self._run(call, run.id)  # it ended since it was read
-            last = run.last_seq or 0
+        if run.last_seq is None:
+            run = await self._run(call, run.id)  # it may have ended since it was read
+        last, live = await self._supervisor.extent(run)
         if cursor.seq > last:
             snapshot = await self._supervisor.snapshot(call.owner, run.id)
             raise CursorAhead(
@@ -173,7 +204,7 @@ class NativeRoutes(Surface):
                 message_id=run.message_id,
                 run_id=run.id,
             )
-        return execution is None and cursor.seq == last
+        return not live and cursor.seq == last
 
     def _events(self, parts: list[tuple[Reader, RunRecord]], run: RunRecord) -> EventStream:
         pairs: list[tuple[Reader, Encoder]] = [
@@ -500,6 +531,17 @@ def operations(supervisor: Supervisor) -> list[Operation]:
             stream=True,
             parameters=RUN_PARAMETERS,
             example={"stream": True},
+        ),
+        Operation(
+            "POST",
+            "/api/v1/messages/{id}/edit",
+            native.edit,
+            "Ask a question in other words; it and all that came after it are left out",
+            body=shapes.EditRequest,
+            answer=shapes.RunAnswer,
+            stream=True,
+            parameters=RUN_PARAMETERS,
+            example={"message": "What is kelp?", "stream": True},
         ),
         Operation(
             "GET",
