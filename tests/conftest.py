@@ -1,5 +1,6 @@
 """What every test gets: one asyncio backend, and a loop that nothing may block."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,17 +10,29 @@ from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.support")
 
+from holdfast.settings import StorageSettings  # noqa: E402
+from holdfast.store.factory import migrate  # noqa: E402
+from tests.support.postgres import NoPostgres, PostgresServer, postgres_server, run_apart  # noqa: E402
+
 # The same examples on every machine and in every run; a failure here is a failure everywhere.
 settings.register_profile("holdfast", derandomize=True, deadline=None, database=None)
 settings.load_profile("holdfast")
 
 ALLOWED = {
     # A store that closes waits for its own threads, at the end of a process. Nobody streams then.
-    "threading.Lock.acquire": ("holdfast/store/sqlite.py", {"close"}),
+    "threading.Lock.acquire": ("holdfast/store/sqlite/store.py", {"close"}),
     # A relative file name is made absolute when the store is made; that asks the kernel only.
-    "os.getcwd": ("holdfast/store/sqlite.py", {"__init__"}),
+    "os.getcwd": ("holdfast/store/sqlite/store.py", {"__init__"}),
 }
 """Calls that may block the loop, each with the one place that may make them."""
+
+MAY_BLOCK = {
+    # The driver looks for ~/.pgpass and for certificates when it connects.
+    "asyncpg/connect_utils.py": {"_parse_connect_dsn_and_args"},
+    # The schema is brought up to date before anything is served.
+    "holdfast/store/migrate.py": {"upgrade_shared"},
+}
+"""Places that may make any such call."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,4 +66,44 @@ def loop_guard() -> Iterator[BlockBuster]:
     with blockbuster_ctx("holdfast") as guard:
         for function, (file, names) in ALLOWED.items():
             guard.functions[function].can_block_in(file, names)
+        for blocking in guard.functions.values():
+            for file, names in MAY_BLOCK.items():
+                blocking.can_block_in(file, names)
         yield guard
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL; without one there is nothing to test."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres_server())
+        except NoPostgres as problem:
+            pytest.exit(str(problem), returncode=1)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> Iterator[str]:
+    """A database with the newest schema and nothing in it, to make others from."""
+    with postgres.database() as url:
+        run_apart(lambda: migrate(StorageSettings(url=url)))
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """A database of the test's own, with the newest schema."""
+    with postgres.database(postgres_template) as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """A server's `storage` settings for each kind of database; a database for each module."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    with postgres.database(request.getfixturevalue("postgres_template")) as url:
+        yield {"url": url}

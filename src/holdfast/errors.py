@@ -152,9 +152,15 @@ class Unavailable(HoldfastError):
 
 
 class StoreUnavailable(Unavailable):
-    """The store does not answer or takes no writes at the moment."""
+    """The store does not answer or takes no writes at the moment.
+
+    Attributes:
+        uncertain: Whether what was to be written may be written all the same: the connection was
+            lost before the answer came.
+    """
 
     code = "store_unavailable"
+    uncertain = False
 
 
 class Fenced(Unavailable):

@@ -96,8 +96,8 @@ def _p2_write_ahead(evidence: Evidence) -> Iterator[str]:
     for asked in evidence.clients:
         run = evidence.at_kill.by_question.get(asked.text)
         if asked.before is not None:
-            stored = _stored_frames(run) if run is not None else []
-            yield from _prefix(asked.name, asked.before.frames, asked.before.tail, stored)
+            stored = stored_frames(run) if run is not None else []
+            yield from prefix(asked.name, asked.before.frames, asked.before.tail, stored)
     for earlier, later in zip(
         [kill.image for kill in evidence.kills],
         [*[kill.image for kill in evidence.kills[1:]], evidence.final],
@@ -108,12 +108,12 @@ def _p2_write_ahead(evidence: Evidence) -> Iterator[str]:
     yield from _p2_watched(evidence)
 
 
-def _stored_frames(run: StoredRun) -> list[Frame]:
+def stored_frames(run: StoredRun) -> list[Frame]:
     """The events of a stored log as they must be on the wire."""
     return [stored_frame(run.row["id"], seq, line) for seq, line in enumerate(run.log, 1)]
 
 
-def _prefix(name: str, seen: list[Frame], tail: bytes, stored: list[Frame]) -> Iterator[str]:
+def prefix(name: str, seen: list[Frame], tail: bytes, stored: list[Frame]) -> Iterator[str]:
     """What a client saw, a cut last event included, is a prefix of what was stored."""
     if len(seen) > len(stored):
         yield f"{name} saw {len(seen)} events, {len(stored)} were stored"
@@ -166,7 +166,7 @@ def _shown_message(evidence: Evidence, message: dict[str, Any]) -> Iterator[str]
         return
     run = evidence.at_kill.runs.get(message["run_id"])
     text = run.text if run is not None else stored["content"]
-    sets = [[]] if run is None else [[], *_reference_sets(run)]
+    sets = [[]] if run is None else [[], *reference_sets(run)]
     if not text.startswith(message["content"]) or message["references"] not in sets:
         yield f"a list shows more of the message {message['id']} than was stored"
 
@@ -204,13 +204,13 @@ def _one_message(evidence: Evidence, run: StoredRun) -> Iterator[str]:
     if row is None:
         yield f"run {run_id} has no message"
         return
-    expected = _message(answer)
+    expected = message_row(answer)
     stored = {name: row[name] for name in expected}
     if stored != expected:
         yield f"run {run_id}: the message is {stored}, the fold of its log {expected}"
     shown = evidence.runs.get(run_id, {}).get("message", {})
-    if any(shown.get(name) != value for name, value in _shape(answer).items()):
-        yield f"run {run_id}: over HTTP the message is {shown}, the fold {_shape(answer)}"
+    if any(shown.get(name) != value for name, value in message_shape(answer).items()):
+        yield f"run {run_id}: over HTTP the message is {shown}, the fold {message_shape(answer)}"
     listed = evidence.messages.get(run.row["session_id"], {}).get("items", [])
     if shown not in listed:
         yield f"run {run_id}: its message is not in the session's list"
@@ -218,7 +218,7 @@ def _one_message(evidence: Evidence, run: StoredRun) -> Iterator[str]:
         yield f"run {run_id}: its question is not in the session's list"
 
 
-def _message(answer: Answer) -> dict[str, Any]:
+def message_row(answer: Answer) -> dict[str, Any]:
     end = answer.end
     assert end is not None
     return {
@@ -237,7 +237,7 @@ def _text(value: Any) -> str | None:
     return encode(value).decode() if value else None
 
 
-def _shape(answer: Answer) -> dict[str, Any]:
+def message_shape(answer: Answer) -> dict[str, Any]:
     end = answer.end
     assert end is not None
     return {
@@ -279,7 +279,7 @@ def _p4_references(evidence: Evidence) -> Iterator[str]:
     """References are those of the log's last set: in the file, over HTTP, and expected at all."""
     interrupted = 0
     for run_id, run in evidence.final.runs.items():
-        sets = _reference_sets(run)
+        sets = reference_sets(run)
         expected = sets[-1] if sets else []
         interrupted += bool(expected) and run.row["reason"] == "server_crash"
         shown = evidence.runs.get(run_id, {}).get("message", {}).get("references")
@@ -306,7 +306,7 @@ def _scripted_references(
         yield f"run {run.row['id']} has {stored} references, the upstream sent {sent}"
 
 
-def _reference_sets(run: StoredRun) -> list[list[dict[str, Any]]]:
+def reference_sets(run: StoredRun) -> list[list[dict[str, Any]]]:
     events = map(json.loads, run.log)
     return [event["references"] for event in events if event["type"] == "references"]
 
@@ -318,13 +318,13 @@ def _p5_resume(evidence: Evidence) -> Iterator[str]:
         if run is None or not asked.resumed:
             continue
         resumed += 1
-        if asked.frames != _stored_frames(run):
+        if asked.frames != stored_frames(run):
             parts = [len(stream.frames) for stream in asked.streams]
             yield f"{asked.name} got {parts} events, the log has {len(run.log)}, or they differ"
     if not resumed:
         yield "no client resumed"
     for run_id, run in evidence.final.runs.items():
-        if read_frames(evidence.streams[run_id].body) != (_stored_frames(run), b""):
+        if read_frames(evidence.streams[run_id].body) != (stored_frames(run), b""):
             yield f"run {run_id}: over HTTP its events are not those stored"
 
 
@@ -338,7 +338,7 @@ def _p7_ask_once(evidence: Evidence) -> Iterator[str]:
         if run is None or answer.status != 200:
             yield f"{asked.name}, asked again, is answered with {answer.status}"
             continue
-        if read_frames(answer.body) != (_stored_frames(run), b""):
+        if read_frames(answer.body) != (stored_frames(run), b""):
             yield f"{asked.name}, asked again, is not the same answer"
 
 

@@ -1,9 +1,12 @@
-"""What is in the database file, read with nothing but SQLite."""
+"""What is in the database, read with nothing but its driver."""
 
 import json
 import shutil
 import sqlite3
 import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,51 +58,99 @@ class Image:
         return message["content"] if message is not None else None
 
 
-def copy_database(folder: Path, target: Path) -> Path:
-    """Copy the file of a server that is dead, with what it had not yet moved into it."""
-    target.mkdir()
-    for name in ("chat.db", "chat.db-wal"):
-        if (folder / name).exists():
-            shutil.copy(folder / name, target / name)
-    return target / "chat.db"
+class Database(ABC):
+    """The store of a round, seen from outside."""
+
+    url: str
+    """What the servers are told."""
+
+    @abstractmethod
+    def left_behind(self, target: Path) -> Image:
+        """What a server that was killed has left; `target` is a folder for evidence."""
+
+    @abstractmethod
+    def image(self) -> Image:
+        """What is there now."""
+
+    @abstractmethod
+    def streaming(self) -> set[str]:
+        """The ids of the messages that are still being written."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """It is needed no more."""
 
 
-def read_image(path: Path) -> Image:
-    """Read a database, in one transaction."""
+STREAMING = "SELECT id FROM messages WHERE status = 'streaming'"
+TABLES = {
+    "runs": "SELECT * FROM runs ORDER BY id",
+    "run_logs": "SELECT * FROM run_logs",
+    "messages": "SELECT * FROM messages",
+    "message_references": "SELECT * FROM message_references ORDER BY ordinal",
+}
+
+
+class SqliteDatabase(Database):
+    """A file in the folder of the round."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `chat.db` in `folder`."""
+        self._folder = folder
+        self._path = folder / "chat.db"
+        self.url = f"sqlite:///{self._path}"
+
+    def left_behind(self, target: Path) -> Image:
+        """See `Database`. Copies the file with what had not yet been moved into it."""
+        for name in ("chat.db", "chat.db-wal"):
+            if (self._folder / name).exists():
+                shutil.copy(self._folder / name, target / name)
+        return _read(target / "chat.db")
+
+    def image(self) -> Image:
+        """See `Database`."""
+        return _read(self._path)
+
+    def streaming(self) -> set[str]:
+        """See `Database`."""
+        with closing(_connect(self._path)) as connection:
+            return {row[0] for row in connection.execute(STREAMING)}
+
+    def close(self) -> None:
+        """See `Database`. The file is evidence."""
+
+
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10)
     connection.row_factory = sqlite3.Row
-    try:
+    return connection
+
+
+def _read(path: Path) -> Image:
+    """Read a file, in one transaction."""
+    queries = {**TABLES, "journal": "SELECT * FROM journal ORDER BY id"}
+    with closing(_connect(path)) as connection:
         connection.execute("BEGIN")
-        journal = _rows(connection, "SELECT * FROM journal ORDER BY id")
-        logs = {row["run_id"]: row for row in _rows(connection, "SELECT * FROM run_logs")}
-        runs = {
-            row["id"]: _run(row, [one for one in journal if one["run_id"] == row["id"]], logs)
-            for row in _rows(connection, "SELECT * FROM runs ORDER BY id")
-        }
-        references: dict[str, list[dict[str, Any]]] = {}
-        for row in _rows(connection, "SELECT * FROM message_references ORDER BY ordinal"):
-            references.setdefault(row.pop("message_id"), []).append(row)
-        messages = {row["id"]: row for row in _rows(connection, "SELECT * FROM messages")}
-        return Image(runs, messages, references, len(journal))
-    finally:
-        connection.close()
+        return image_of(
+            {name: [dict(row) for row in connection.execute(sql)] for name, sql in queries.items()}
+        )
 
 
-def streaming(path: Path) -> set[str]:
-    """The ids of the messages that are still being written."""
-    connection = sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=10)
-    try:
-        found = connection.execute("SELECT id FROM messages WHERE status = 'streaming'")
-        return {row[0] for row in found}
-    finally:
-        connection.close()
+def image_of(tables: Mapping[str, list[dict[str, Any]]]) -> Image:
+    """Put the rows of all tables together."""
+    journal = tables["journal"]
+    logs = {row["run_id"]: row for row in tables["run_logs"]}
+    runs = {
+        row["id"]: stored_run(row, [one for one in journal if one["run_id"] == row["id"]], logs)
+        for row in tables["runs"]
+    }
+    references: dict[str, list[dict[str, Any]]] = {}
+    for row in tables["message_references"]:
+        references.setdefault(row.pop("message_id"), []).append(row)
+    messages = {row["id"]: row for row in tables["messages"]}
+    return Image(runs, messages, references, len(journal))
 
 
-def _rows(connection: sqlite3.Connection, sql: str) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.execute(sql)]
-
-
-def _run(
+def stored_run(
     row: dict[str, Any], journal: list[dict[str, Any]], logs: dict[str, dict[str, Any]]
 ) -> StoredRun:
     run = StoredRun(row, [])

@@ -128,7 +128,7 @@ _STATEMENT = re.compile(
 
 def step(sql: str) -> str:
     """A statement as verb and table."""
-    found = _STATEMENT.match(sql)
+    found = _STATEMENT.match(sql.lstrip())
     if found is None:
-        return sql.split(" ", 1)[0]
+        return APPEND if "INSERT INTO journal" in sql else sql.split(" ", 1)[0]
     return " ".join(part for part in found.groups() if part is not None)

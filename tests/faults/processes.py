@@ -77,6 +77,10 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send(self, sig: signal.Signals) -> None:
         if self.running:
             os.kill(self._process.pid, sig)

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from holdfast.runner.recovery import BATCH
 from tests.faults.checks import RECOVERY_S, ahead, check
 from tests.faults.client import HOST, request
 from tests.faults.control import ControlPage
-from tests.faults.database import Image, copy_database, read_image, streaming
+from tests.faults.database import Database, Image, SqliteDatabase
+from tests.faults.database_postgres import PostgresDatabase
 from tests.faults.evidence import Evidence, Kill, Violation
 from tests.faults.mutants import MUTANTS
 from tests.faults.points import POINTS, Phase
@@ -24,6 +26,7 @@ from tests.faults.processes import Child, Children, Stuck, wait_until
 from tests.faults.script import HELD, Kind, question
 from tests.faults.wire import Response, read_responses
 from tests.faults.witness import raw_files, read_clients, read_upstream
+from tests.support.postgres import PostgresServer
 
 START_S = 20.0
 REACH_S = 20.0
@@ -97,18 +100,18 @@ class Broken(Exception):
 class Round:
     """Runs a plan in a folder of its own."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, database: Database) -> None:
         self._plan = plan
-        self._folder = folder.absolute()
+        self._folder = folder
+        self._database = database
         self._choose = random.Random(plan.seed)
-        self._port = _free_port(self._choose)
+        self._port = free_port(self._choose)
         self._servers = 0
         self._kills: list[Kill] = []
         self._children = Children()
 
     def run(self) -> Result:
         """Play the round and check what it left behind."""
-        self._folder.mkdir(parents=True)  # must be new
         result = Result(self._plan)
         try:
             with self._children:
@@ -173,6 +176,7 @@ class Round:
             "folder": str(self._folder),
             "port": self._port,
             "upstream": self._upstream_url,
+            "database": self._database.url,
             "synchronous": self._plan.synchronous,
             "control": str(control),
             "point": point,
@@ -263,13 +267,14 @@ class Round:
         if server.wait(0) != -signal.SIGKILL:
             raise Stuck(f"the server ended by itself, see {server.log.name}")
         target = self._folder / f"kill-{len(self._kills) + 1}"
-        database = copy_database(self._folder, target)
+        target.mkdir()
+        image = self._database.left_behind(target)
         record = self._folder / "killed.json"
         found = None
         if record.exists():
             shutil.move(record, target)
             found = json.loads((target / record.name).read_text())
-        self._kills.append(Kill(read_image(database), page.place, point, found))
+        self._kills.append(Kill(image, page.place, point, found))
         page.close()
 
     def _wait_for_recovery(self) -> None:
@@ -280,11 +285,11 @@ class Round:
             for message_id, message in kill.image.messages.items()
             if message["status"] == "streaming"
         }
-        path = self._folder / "chat.db"
+        streaming = self._database.streaming
         try:
-            wait_until(lambda: not left & streaming(path), RECOVERY_S, "recovery")
+            wait_until(lambda: not left & streaming(), RECOVERY_S, "recovery")
         except Stuck:
-            late = len(left & streaming(path))
+            late = len(left & streaming())
             text = f"{late} messages are streaming {RECOVERY_S:g} s after the restart"
             raise Broken("P3", text) from None
 
@@ -316,7 +321,7 @@ class Round:
             watched=read_responses((self._folder / "watch.raw").read_bytes()),
             kills=self._kills,
             upstream=read_upstream(self._folder / "upstream.txt"),
-            final=read_image(self._folder / "chat.db"),
+            final=self._database.image(),
             runs=runs,
             streams=streams,
             messages=messages,
@@ -327,10 +332,10 @@ class Round:
 
     def _settled(self) -> Image:
         """The database once no run is live; with a broken server, as it is."""
-        path = self._folder / "chat.db"
+        image = self._database.image
         with contextlib.suppress(Stuck):  # the checks say which run has no ending
-            wait_until(lambda: not read_image(path).live, RECOVERY_S, "the end of all runs")
-        return read_image(path)
+            wait_until(lambda: not image().live, RECOVERY_S, "the end of all runs")
+        return image()
 
     def _get(self, path: str) -> Response:
         return self._ask(request("GET", path))
@@ -353,7 +358,7 @@ class Round:
         return (read_responses(raw) or [Response(0, {}, b"", whole=False)])[0]
 
 
-def _free_port(choose: random.Random) -> int:
+def free_port(choose: random.Random) -> int:
     for _ in range(100):
         port = choose.choice(PORTS)
         with socket.socket() as probe:
@@ -365,9 +370,12 @@ def _free_port(choose: random.Random) -> int:
     raise Stuck("no free port")
 
 
-def play(plan: Plan, folder: Path) -> Result:
-    """Run a round."""
-    return Round(plan, folder).run()
+def play(plan: Plan, folder: Path, server: PostgresServer | None = None) -> Result:
+    """Run a round: on PostgreSQL if there is a server, else on SQLite."""
+    folder = folder.absolute()
+    folder.mkdir(parents=True)  # must be new
+    with closing(PostgresDatabase(server) if server else SqliteDatabase(folder)) as database:
+        return Round(plan, folder, database).run()
 
 
 def mutant_plan(name: str, seed: str) -> Plan:

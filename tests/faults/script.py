@@ -22,6 +22,8 @@ class Kind(StrEnum):
     SLOW = "slow"
     """Nothing at all for a long time."""
     SHORT = "short"
+    STEADY = "steady"
+    """A word now and then, for a while."""
     ERROR = "error"
     """An error in the middle of the stream."""
     CUT = "cut"
@@ -102,6 +104,8 @@ def script_of(text: str) -> Script:
         case Kind.SLOW:
             frames, sets = _words(choose, 20, batch=20, pause_s=0.01)
             frames.insert(0, Frame(pause_s=60.0))
+        case Kind.STEADY:
+            frames, sets = _words(choose, 120, batch=1, pause_s=0.008)
         case Kind.EMPTY:
             frames, sets = [], ()
         case _:

@@ -2,9 +2,10 @@
 
     python -m tests.faults.server PLAN
 
-The product has no code for this. What SQLite executes is seen through the trace of its connections;
-the commit's return, the hint and the recovery by wrapping the functions that stand for them. PLAN
-is a JSON object: folder, port, upstream, synchronous, control; `point` and `occurrence` say where
+The product has no code for this. What SQLite executes is seen through the trace of its connections,
+what PostgreSQL is asked to by standing before the connection that commits; the commit's return, the
+hint and the recovery by wrapping the functions that stand for them. PLAN
+is a JSON object: folder, database, port, upstream, synchronous, control; `point` and `occurrence` say where
 to die once the driver has armed the control page; `mutant` breaks a promise on purpose.
 
 It loads what it needs, waits for a line on its standard input, starts, and prints its URL once it
@@ -27,15 +28,19 @@ from holdfast.http.server import serve
 from holdfast.live.run_log import RunLog
 from holdfast.runner import recovery
 from holdfast.runner.supervisor import Supervisor
-from holdfast.settings import ServerSettings, Settings, StorageSettings
-from holdfast.store.port import Append, CreateRun, FinishRun, Write
+from holdfast.settings import NodeSettings, ServerSettings, Settings, StorageSettings
+from holdfast.store.port import Append, CreateRun, FinishRun, Store, Write
+from holdfast.store.postgres import PostgresStore
 from holdfast.store.sqlite import SqliteStore
 from tests.faults.control import ControlPage
 from tests.faults.lifeline import die_with_parent
 from tests.faults.mutants import MUTANTS
 from tests.faults.points import COMMIT, HINT, POINTS, RELEASE, Gap, step
+from tests.faults.postgres_trace import trace_postgres
 
 IDLE = "idle"
+HEARTBEAT_S, LEASE_S = 0.5, 3.0
+"""Short, as the next server has to wait for the end of the lease; long for a machine at work."""
 
 
 class Faults:
@@ -56,6 +61,8 @@ class Faults:
     def install(self) -> None:
         patch.object(sqlite3.dbapi2, "connect", self._traced(sqlite3.dbapi2.connect)).start()
         patch.object(SqliteStore, "commit", self._committing(SqliteStore.commit)).start()
+        trace_postgres(self._tracer)
+        patch.object(PostgresStore, "commit", self._committing(PostgresStore.commit)).start()
         patch.object(RunLog, "ring", self._ringing(RunLog.ring)).start()
         patch.object(recovery, "recover", self._recovery(recovery.recover)).start()
 
@@ -76,7 +83,7 @@ class Faults:
         def trace(sql: str) -> None:
             nonlocal before
             if before is None:
-                if not sql.startswith("BEGIN IMMEDIATE"):
+                if not sql.startswith("BEGIN"):
                     return  # a read
                 before = IDLE
                 done.clear()
@@ -89,7 +96,7 @@ class Faults:
         return trace
 
     def _committing(self, commit: Callable[..., Any]) -> Callable[..., Any]:
-        async def committing(store: SqliteStore, writes: Sequence[Write]) -> list[Any]:
+        async def committing(store: Store, writes: Sequence[Write]) -> list[Any]:
             self._writes = writes
             results: list[Any] = await commit(store, writes)
             self._created += [write.run.id for write in writes if isinstance(write, CreateRun)]
@@ -164,9 +171,8 @@ def main() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = Settings(
         server=ServerSettings(port=plan["port"]),
-        storage=StorageSettings(
-            url=f"sqlite:///{plan['folder']}/chat.db", synchronous=plan["synchronous"]
-        ),
+        storage=StorageSettings(url=plan["database"], synchronous=plan["synchronous"]),
+        node=NodeSettings(heartbeat_s=HEARTBEAT_S, lease_s=LEASE_S),
         upstreams={
             "scripted": {
                 "kind": "openai",

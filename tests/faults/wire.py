@@ -73,8 +73,8 @@ def read_frames(body: bytes) -> tuple[list[Frame], bytes]:
 
 
 def _read_frame(block: bytes) -> Iterator[Frame]:
-    if block.startswith(b":"):
-        return  # the opening or a heartbeat
+    if block.startswith((b":", b"retry: ")):
+        return  # the opening or a heartbeat; a node that goes
     fields = dict(line.split(b": ", 1) for line in block.split(b"\n"))
     if fields.keys() != {b"id", b"event", b"data"}:
         raise Broken(f"a frame has the fields {sorted(fields)}")

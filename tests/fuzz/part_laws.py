@@ -6,12 +6,11 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.events import MAX_ORDINAL, Mark, encode
-from holdfast.upstreams.anythingllm_decoder import AnythingLLMDecoder, newest_turn
-from holdfast.upstreams.anythingllm_sources import FIELDS, Sources
-from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.dify_decoder import SOURCE
-from holdfast.upstreams.lenient import decode_any, repair
-from holdfast.upstreams.references import (
+from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder, newest_turn
+from holdfast.upstreams.anythingllm.sources import FIELDS, Sources
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.lenient import decode_any, repair
+from holdfast.upstreams.decoding.references import (
     CHUNK,
     OURS,
     SEARCH_RESULT,
@@ -21,10 +20,11 @@ from holdfast.upstreams.references import (
     read_reference,
     shorten,
 )
-from holdfast.upstreams.refusal import ERROR_CHARS, body_text, clean, error_text, without
-from holdfast.upstreams.sse import SseParser
-from holdfast.upstreams.thinking import CLOSE_TAG, OPEN_TAG, OpeningThought, ThinkSplitter
-from holdfast.upstreams.told_errors import CHARS, MARK, ErrorWatch
+from holdfast.upstreams.decoding.refusal import ERROR_CHARS, body_text, clean, error_text, without
+from holdfast.upstreams.decoding.thinking import CLOSE_TAG, OPEN_TAG, OpeningThought, ThinkSplitter
+from holdfast.upstreams.decoding.told_errors import CHARS, MARK, ErrorWatch
+from holdfast.upstreams.dify.decoder import SOURCE
+from holdfast.upstreams.wire.sse import SseParser
 from tests.fuzz.decoder_laws import check_reference
 from tests.fuzz.trial import Trial
 from tests.support.corpus import check_items

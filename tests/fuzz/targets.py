@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from holdfast.settings import LimitSettings
-from holdfast.upstreams.anythingllm_decoder import AnythingLLMDecoder
-from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.decoder import Decoder
-from holdfast.upstreams.dify_decoder import DifyDecoder
-from holdfast.upstreams.openai_decoder import OpenAIDecoder
-from holdfast.upstreams.ragflow_decoder import RagflowDecoder
+from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.decoder import Decoder
+from holdfast.upstreams.dify.decoder import DifyDecoder
+from holdfast.upstreams.openai.decoder import OpenAIDecoder
+from holdfast.upstreams.ragflow.decoder import RagflowDecoder
 from tests.fuzz import decoder_laws, dialect_laws, part_laws
 from tests.fuzz.decoder_laws import LIMITS, Form, Make
 from tests.fuzz.mutations import TEXTS

@@ -11,12 +11,12 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from holdfast.upstreams.anythingllm_decoder import AnythingLLMDecoder
-from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.decoder import Decoder
-from holdfast.upstreams.dify_decoder import DifyDecoder
-from holdfast.upstreams.openai_decoder import OpenAIDecoder
-from holdfast.upstreams.ragflow_decoder import RagflowDecoder
+from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.decoder import Decoder
+from holdfast.upstreams.dify.decoder import DifyDecoder
+from holdfast.upstreams.openai.decoder import OpenAIDecoder
+from holdfast.upstreams.ragflow.decoder import RagflowDecoder
 from tests.fuzz.hunt import bounded
 
 SIZE: Final = 900_000

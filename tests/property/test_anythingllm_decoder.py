@@ -10,7 +10,7 @@ from holdfast.engine.fold import fold
 from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Event, Reason, Reference, References
 from holdfast.settings import LimitSettings
-from holdfast.upstreams.anythingllm_decoder import AnythingLLMDecoder, SavedTurn, newest_turn
+from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder, SavedTurn, newest_turn
 from holdfast.upstreams.base import Item
 from tests.support.corpus import check_items, feed_pieces, find_cases
 from tests.support.strategies import Cut, cuts

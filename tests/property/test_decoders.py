@@ -12,11 +12,11 @@ from holdfast.engine.fold import fold
 from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Reason, TextDelta
 from holdfast.settings import LimitSettings
-from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.decoder import Decoder
-from holdfast.upstreams.dify_decoder import DifyDecoder
-from holdfast.upstreams.openai_decoder import OpenAIDecoder
-from holdfast.upstreams.sse import SseEvent, SseParser
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.decoder import Decoder
+from holdfast.upstreams.dify.decoder import DifyDecoder
+from holdfast.upstreams.openai.decoder import OpenAIDecoder
+from holdfast.upstreams.wire.sse import SseEvent, SseParser
 from tests.support.corpus import check_items, feed_pieces, find_cases
 from tests.support.strategies import Cut, cuts
 

@@ -12,8 +12,8 @@ from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Reason, TextReplace
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
-from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.ragflow_decoder import RagflowDecoder
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.ragflow.decoder import RagflowDecoder
 from tests.support.corpus import check_items, ends_of_events, find_cases
 from tests.support.strategies import Cut, cuts
 

@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.upstreams.base import Item
-from holdfast.upstreams.openai_decoder import OpenAIDecoder
-from holdfast.upstreams.openai_frames import Repetition
+from holdfast.upstreams.openai.decoder import OpenAIDecoder
+from holdfast.upstreams.openai.frames import Repetition
 
 contents = st.one_of(
     st.text(max_size=6),

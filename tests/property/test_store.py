@@ -1,4 +1,4 @@
-"""The SQLite store against a model of itself, through any order of writes, purges and crashes."""
+"""A store against a model of itself, through any order of writes, purges and crashes."""
 
 import asyncio
 import tempfile
@@ -14,15 +14,18 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from holdfast.engine.fold import fold
 from holdfast.engine.run import UpstreamEnd
 from holdfast.errors import NotFound, RunActive, StoreError
-from holdfast.events import Event, Reason
-from holdfast.store import sqlite_writer
+from holdfast.events import Event, Reason, TextDelta
 from holdfast.store.port import DeleteSession, Probe, Store, Write
-from tests.support.harness import SqliteHarness
+from holdfast.store.postgres import PostgresStore
+from holdfast.store.sqlite import writer as sqlite_writer
+from tests.support.harness import PostgresHarness, SqliteHarness, StoreHarness
+from tests.support.postgres import PostgresServer
 from tests.support.records import OWNER, Told, commit, events_of, read_all
 from tests.support.strategies import contents
 
@@ -36,11 +39,10 @@ some = st.data()
 class StoreMachine(RuleBasedStateMachine):
     """What `Told` remembers is what the store must say, whatever happened in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, harness: StoreHarness) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory()
+        self.harness = harness
         self._loop = asyncio.Runner()
-        self._dead_rows, sqlite_writer.DEAD_ROWS = sqlite_writer.DEAD_ROWS, 6
         self.live: list[Told] = []
         self.ended: list[Told] = []
         self.gone: list[Told] = []
@@ -50,14 +52,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.harness = SqliteHarness(Path(self._folder.name))
         self.store: Store = self._do(self.harness.open())
 
     def teardown(self) -> None:
         self._do(self.harness.close())
         self._loop.close()
-        self._folder.cleanup()
-        sqlite_writer.DEAD_ROWS = self._dead_rows
 
     # ------------------------------------------------------------------ writes
 
@@ -123,6 +122,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         self.store = self._do(self.harness.reopen(self.store))
+        self.recover()
+
+    def recover(self) -> None:
+        """What must be done after a crash before runs go on."""
 
     # ------------------------------------------------------------------ what must hold
 
@@ -164,6 +167,18 @@ class StoreMachine(RuleBasedStateMachine):
         rows = {row["run_id"] for row in self._do(self.harness.rows("journal"))}
         assert not rows & {told.run.id for told in self.gone}
 
+
+class SqliteMachine(StoreMachine):
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._dead_rows, sqlite_writer.DEAD_ROWS = sqlite_writer.DEAD_ROWS, 6
+        super().__init__(SqliteHarness(Path(self._folder.name)))
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._folder.cleanup()
+        sqlite_writer.DEAD_ROWS = self._dead_rows
+
     @invariant()
     def rows_of_ended_runs_are_bounded(self) -> None:
         live = {told.run.id for told in self.live}
@@ -174,11 +189,50 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(dead) < sqlite_writer.DEAD_ROWS + 200
 
 
-TestStore = StoreMachine.TestCase
-# Not shrunk: with a file per example that takes minutes, and the examples are always the same.
-TestStore.settings = settings(
+class PostgresMachine(StoreMachine):
+    def __init__(self, server: PostgresServer, template: str) -> None:
+        self._server = server
+        self._url = server.create_database(template)
+        super().__init__(PostgresHarness(self._url))
+
+    def teardown(self) -> None:
+        super().teardown()
+        self._server.drop_database(self._url)
+
+    def recover(self) -> None:
+        """Whoever comes next may end the runs of a dead node, and do nothing else to them."""
+        assert isinstance(self.store, PostgresStore)
+        assert [run.id for run, _ in self._do(self.store.orphans())] == [
+            told.run.id for told in sorted(self.live, key=lambda told: told.run.id)
+        ]
+        for told in self.live:
+            assert self._do(self.store.commit([told.rival().say(TextDelta("x"))])) == [False]
+            self._do(commit(self.store, told.finish(end=UpstreamEnd(Reason.SERVER_CRASH))))
+        self.ended += self.live
+        self.live = []
+
+    @invariant()
+    def rows_of_ended_runs_are_gone(self) -> None:
+        rows = {row["run_id"] for row in self._do(self.harness.rows("journal"))}
+        assert rows == {told.run.id for told in self.live}
+
+
+# Not shrunk: with a database per example that takes minutes, and the examples are always the same.
+SETTINGS = settings(
     max_examples=20,
     stateful_step_count=20,
     phases=[Phase.explicit, Phase.generate],
     report_multiple_bugs=False,
 )
+
+
+def test_sqlite() -> None:
+    run_state_machine_as_test(SqliteMachine, settings=SETTINGS)
+
+
+def test_postgresql(postgres: PostgresServer, postgres_template: str) -> None:
+    class Machine(PostgresMachine):
+        def __init__(self) -> None:
+            super().__init__(postgres, postgres_template)
+
+    run_state_machine_as_test(Machine, settings=settings(SETTINGS, max_examples=5))

@@ -10,9 +10,9 @@ from holdfast.events import (
     TextDelta,
 )
 from holdfast.settings import LimitSettings
-from holdfast.upstreams.anythingllm import AnythingLLM
+from holdfast.upstreams.anythingllm.upstream import AnythingLLM
 from holdfast.upstreams.base import Ask, Exchange, Item
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.sink import collect
 from tests.support.upstream_server import (
     LAST_CHUNK,

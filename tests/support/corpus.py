@@ -28,14 +28,14 @@ from holdfast.events import (
     decode,
     encode,
 )
-from holdfast.upstreams.anythingllm_decoder import AnythingLLMDecoder
+from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder
 from holdfast.upstreams.base import Item
-from holdfast.upstreams.citations import CitationTranslator, Style
-from holdfast.upstreams.decoder import Decoder
-from holdfast.upstreams.dify_decoder import DifyDecoder
-from holdfast.upstreams.openai_decoder import OpenAIDecoder
-from holdfast.upstreams.ragflow_decoder import RagflowDecoder
-from holdfast.upstreams.sse import SseParser
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.decoder import Decoder
+from holdfast.upstreams.dify.decoder import DifyDecoder
+from holdfast.upstreams.openai.decoder import OpenAIDecoder
+from holdfast.upstreams.ragflow.decoder import RagflowDecoder
+from holdfast.upstreams.wire.sse import SseParser
 
 CORPUS: Final = Path(__file__).parents[1] / "corpus"
 

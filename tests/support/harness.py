@@ -8,10 +8,15 @@ import asyncio
 import sqlite3
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from holdfast.store.port import Store
+from holdfast.store.postgres import PostgresStore
 from holdfast.store.sqlite import SqliteStore
+from tests.support.postgres import fetch_sql
+
+GIVE_UP_S = 20.0
+POLL_S = 0.02
 
 TABLES = (
     "sessions",
@@ -93,3 +98,62 @@ class SqliteHarness(StoreHarness):
             return [dict(row) for row in connection.execute(sql)]
         finally:
             connection.close()
+
+
+class PostgresHarness(StoreHarness):
+    """A database of the test's own. Every store on it is a node."""
+
+    LEASE_S: Final = 600.0
+    """No node loses its lease because a test is slow; one that is dead loses it at once."""
+
+    def __init__(self, url: str) -> None:
+        """Use the database `url`."""
+        super().__init__()
+        self.url = url
+
+    def make(self) -> PostgresStore:
+        return PostgresStore(self.url, lease_s=self.LEASE_S)
+
+    async def open(self) -> PostgresStore:
+        """An opened store that may write, and to which the nodes before it are dead."""
+        store = self.make()
+        self._open.append(store)
+        await store.open()
+        await store.join()
+        await store.reap()
+        return store
+
+    async def abandon(self, store: Store) -> None:
+        await super().abandon(store)
+        assert isinstance(store, PostgresStore)
+        await self.expire(store.node_id)
+
+    async def expire(self, node_id: str) -> None:
+        """Let a node's lease be over, as if it had been silent for long."""
+        over = "UPDATE node_heartbeats SET beat_at = 0, lease_ms = 0 WHERE node_id = $1"
+        await self.read(over, node_id)
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        return await self.read(f"SELECT * FROM {table}")
+
+    async def read(self, sql: str, *values: Any) -> list[dict[str, Any]]:
+        """The rows of a query, on a connection of its own."""
+        return await fetch_sql(self.url, sql, *values)
+
+    async def until_blocked(self, count: int) -> None:
+        """Wait until so many connections wait for locks."""
+        waiting = (
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with asyncio.timeout(GIVE_UP_S):
+            while len(await self.read(waiting)) < count:  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)
+
+    async def cut(self, application_name: str) -> None:
+        """End the connections of this name."""
+        cut = (
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = $1"
+        )
+        assert await self.read(cut, application_name)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from holdfast.events import Event, encode
@@ -17,6 +17,25 @@ def in_turn(*scripts: Script) -> Callable[[Request], Script]:
         return waiting.pop(0) if waiting else whole("no script is left", 500, "text/plain")
 
     return choose
+
+
+def session_object(**fields: Any) -> dict[str, Any]:
+    """A session as the server writes it."""
+    plain = {"id": "s", "title": None, "preset": None, "metadata": None, "live_run_id": None}
+    times = {"created_at": "T1", "updated_at": "T1"}
+    return plain | times | fields
+
+
+def message_object(**fields: Any) -> dict[str, Any]:
+    """A message as the server writes it: a question, if nothing else is said."""
+    nothing = ("outcome", "reason", "error", "upstream", "model", "usage", "run_id", "feedback")
+    return {
+        **dict.fromkeys((*nothing, "metadata", "completed_at")),
+        **{"id": "m", "session_id": "s", "role": "user", "status": "complete"},
+        **{"content": "What?", "marks": [], "reasoning": "", "references": [], "versions": []},
+        **{"created_at": "T1"},
+        **fields,
+    }
 
 
 class RestartedServer(ScriptedUpstream):

@@ -3,7 +3,7 @@
 HTML Living Standard, section 9.2.6 (Interpreting an event stream).
 """
 
-from holdfast.upstreams.sse import SseEvent
+from holdfast.upstreams.wire.sse import SseEvent
 
 
 def parse(stream: bytes) -> list[SseEvent]:

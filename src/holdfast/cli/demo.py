@@ -96,7 +96,7 @@ def find_writer(settings: Settings) -> Writer:
     They may be meant for those programs only, so what cannot work is said and no error.
     """
     from holdfast.upstreams.registry import make_upstream
-    from holdfast.upstreams.transport import Transport
+    from holdfast.upstreams.wire.transport import Transport
 
     problem: str | None = None
     for known in WELL_KNOWN:

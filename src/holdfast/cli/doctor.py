@@ -106,7 +106,7 @@ async def _examine_upstream(name: str, settings: Settings, made: dict[str, "Upst
     """Look at one upstream alone, so that a table that cannot work does not hide the others."""
     from holdfast.runner.health import check
     from holdfast.upstreams.registry import make_upstream
-    from holdfast.upstreams.transport import Transport
+    from holdfast.upstreams.wire.transport import Transport
 
     title = f"upstream {name}"
     try:

@@ -169,14 +169,10 @@ async def _with_server(settings: Settings, url: str, work: Callable[[Keys], Awai
 
 @asynccontextmanager
 async def _database(settings: Settings) -> AsyncIterator[Keys]:
-    from holdfast.store.factory import make_store
+    from holdfast.store.factory import opened
 
-    store = make_store(settings.storage)
-    try:
-        await store.open()
+    async with opened(settings.storage) as store:
         yield _StoredKeys(settings, store)
-    finally:
-        await store.close()
 
 
 class _StoredKeys:

@@ -12,7 +12,7 @@ store is looked at every `POLL_S`.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from holdfast.errors import HoldfastError
 from holdfast.events import Entry, RunEnd
@@ -159,8 +159,6 @@ class Followers:
                 failing_since = None
             except HoldfastError as error:
                 failing_since = self._failed(error, failing_since, now)
-            except Exception:
-                logger.exception("runs of other nodes cannot be read")
 
     def _due(self, now: float) -> list[_Follower]:
         """The runs that hints were given for, and those that no hint came for in a while."""
@@ -176,9 +174,24 @@ class Followers:
         return due
 
     async def _look_at(self, due: Sequence[_Follower], now: float) -> None:
+        """Read these runs; one that cannot be read must not keep the others from it."""
+        try:
+            await self._read_news(due, now)
+        except HoldfastError:
+            raise
+        except Exception:
+            if len(due) > 1:
+                for follower in due:
+                    await self._look_at([follower], now)
+                return
+            logger.exception("the log of run %s is damaged", due[0].tail.run_id)
+            due[0].tail.break_off()
+
+    async def _read_news(self, due: Sequence[_Follower], now: float) -> None:
         """Read what is new of these runs; whoever says nothing may have ended."""
         if not due:
             return
+        silent: dict[str, _Follower] = {}
         news = await self._store.read_news({f.tail.run_id: f.tail.saved_seq for f in due})
         for follower in due:
             follower.looked_at = now
@@ -188,7 +201,10 @@ class Followers:
                 if follower.tail.saved_seq < follower.hinted:
                     self._news.set()  # a page was full, or the rest has moved to the run's log
             else:
-                await self._look_for_end(follower.tail)
+                silent[follower.tail.run_id] = follower
+        if silent:
+            for run_id in await self._store.not_live(list(silent)):
+                await self._look_for_end(silent[run_id].tail)
 
     async def _look_for_end(self, tail: Tail) -> None:
         while not tail.ended and not tail.broken:
@@ -222,21 +238,22 @@ class Followers:
                     await self._wanted.wait()
             self._wanted.clear()
             new, self._new = self._new, set()
-            for run_id in new:
-                await self._find_owner(run_id)
             if loop.time() >= again_at:
                 again_at = loop.time() + WATCH_S
                 new = set(self._followed)
+            await self._find_owners(new)
             self._ask("watch", [f for run_id, f in self._followed.items() if run_id in new])
 
-    async def _find_owner(self, run_id: str) -> None:
-        try:
-            owner = await self._store.node_of(run_id)
-        except HoldfastError as error:
-            logger.warning("the node of run %s is not known: %s", run_id, error)
-            return
-        if run_id in self._followed:
-            self._followed[run_id].owner = owner
+    async def _find_owners(self, run_ids: Iterable[str]) -> None:
+        for run_id in run_ids:
+            follower = self._followed.get(run_id)
+            if follower is None or follower.owner is not None:
+                continue
+            try:
+                follower.owner = await self._store.node_of(run_id)
+            except Exception as error:
+                logger.warning("the node of run %s is not known: %s", run_id, error)
+                return  # it is looked for again when the owners are asked again
 
     def _ask(self, verb: str, followers: Sequence[_Follower]) -> None:
         by_owner: dict[str, list[str]] = {}
@@ -251,6 +268,7 @@ class Followers:
 
 def _show(tail: Tail, entries: Sequence[Entry]) -> None:
     fresh = [entry for entry in entries if entry.seq > tail.saved_seq]
-    if fresh and fresh[0].seq == tail.saved_seq + 1:
-        size = sum(len(entry.data) for entry in fresh)
-        tail.show(fresh, size, ended=isinstance(fresh[-1].event, RunEnd))
+    if not fresh or fresh[0].seq != tail.saved_seq + 1:
+        raise ValueError(f"event {tail.saved_seq + 1} is missing in the store")
+    size = sum(len(entry.data) for entry in fresh)
+    tail.show(fresh, size, ended=isinstance(fresh[-1].event, RunEnd))

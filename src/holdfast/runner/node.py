@@ -11,7 +11,7 @@ Everything a hint says can be found in the store, so losing one costs latency on
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from holdfast.clock import SharedClock
@@ -69,7 +69,7 @@ class Node:
         self._watchers = Watchers(runs.live, store.send_hint)
         self._gaps: list[asyncio.Event] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._strays: set[str] = set()
+        self._strays: dict[str, float] = {}
         self._reachable = True
 
     async def start(self) -> None:
@@ -152,9 +152,16 @@ class Node:
                 unknown[run.id] = run
             elif cancelled:
                 self._runs.stop_run(run.id)
-        # Seen twice: not one that is just being made or ended.
-        self._runs.adopt([run for run in unknown.values() if run.id in self._strays])
-        self._strays = set(unknown)
+        self._adopt(unknown)
+
+    def _adopt(self, unknown: Mapping[str, RunRecord]) -> None:
+        """Runs that nobody has executed for a while; not one that is just being made or ended."""
+        now = asyncio.get_running_loop().time()
+        self._strays = {run_id: self._strays.get(run_id, now) for run_id in unknown}
+        patience_s = self._settings.heartbeat_s / 2
+        self._runs.adopt(
+            [unknown[run_id] for run_id, seen in self._strays.items() if now - seen >= patience_s]
+        )
 
     async def _reap(self) -> None:
         taken = await self._store.reap()

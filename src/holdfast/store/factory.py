@@ -1,10 +1,13 @@
 """From `storage.url` to a store."""
 
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from holdfast.errors import ConfigError
 from holdfast.settings import NodeSettings, StorageSettings
 from holdfast.store.port import Store
+from holdfast.store.shared import SharedStore
 from holdfast.store.sqlite import SqliteStore
 
 
@@ -36,6 +39,25 @@ def _postgres(settings: StorageSettings, node: NodeSettings) -> Store:
     return PostgresStore(
         settings.url, lease_s=node.lease_s, read_connections=settings.read_connections
     )
+
+
+@asynccontextmanager
+async def opened(settings: StorageSettings) -> AsyncGenerator[Store, None]:
+    """A store for a few writes, without a server around it.
+
+    Raises:
+        HoldfastError: What `Store.open` raises.
+    """
+    store = make_store(settings)
+    try:
+        await store.open()
+        if isinstance(store, SharedStore):
+            await store.join()
+        yield store
+        if isinstance(store, SharedStore):
+            await store.leave()
+    finally:
+        await store.close()
 
 
 async def migrate(settings: StorageSettings) -> None:

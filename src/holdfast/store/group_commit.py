@@ -7,7 +7,8 @@ first commit after a pause happens at once; while much is being written, commits
 streams share commits of some milliseconds.
 
 While the store fails, what runs have written is kept and tried again; whoever waits for a write
-of his own (a question, a new title) is told at once.
+of his own (a question, a new title) is told at once. Only a question that may have been committed
+is tried for some seconds more, since its run would have nobody who executes it.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from holdfast.errors import Fenced, StoreError, StoreUnavailable
-from holdfast.store.port import Probe, Store, Write
+from holdfast.store.port import CreateRun, Probe, Store, Write
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ SPACING_PER_RATE = 4e-6
 RATE_WINDOW_S = 0.05
 RETRY_S = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Pauses between tries while the store fails; the last one repeats."""
+UNCERTAIN_S = 5.0
+"""How long a question waits that may be committed, though nobody can say so at the moment."""
 
 
 class Source(Protocol):
@@ -50,13 +53,20 @@ class Source(Protocol):
 class _Caller:
     """A caller who waits for one write, in the shape of a source."""
 
-    __slots__ = ("_future", "_on_result")
+    __slots__ = ("_future", "_on_result", "_until")
 
     def __init__(
         self, future: "asyncio.Future[Any]", on_result: Callable[[Any], None] | None
     ) -> None:
         self._future = future
         self._on_result = on_result
+        self._until: float | None = None
+
+    def waits_on(self, write: Write, failure: StoreUnavailable, now: float) -> bool:
+        """Whether to try once more: a run that may exist must be executed, or its key is spent."""
+        if self._until is None and failure.uncertain and isinstance(write, CreateRun):
+            self._until = now + UNCERTAIN_S
+        return self._until is not None and now < self._until and not self._future.done()
 
     def settle(self, result: Any) -> None:
         if self._on_result is not None:
@@ -232,8 +242,9 @@ class GroupCommit:
     def _settle(self, jobs: Sequence[_Job], results: Sequence[Any]) -> list[_Job]:
         """Tell everybody; give back the runs' writes that a failing store has not taken."""
         again = []
+        now = asyncio.get_running_loop().time()
         for job, result in zip(jobs, results, strict=False):
-            if isinstance(result, StoreUnavailable) and not isinstance(job.target, _Caller):
+            if isinstance(result, StoreUnavailable) and _comes_again(job, result, now):
                 again.append(job)
             else:
                 _call(job.target.settle, result)
@@ -243,6 +254,11 @@ class GroupCommit:
         callers, self._callers = self._callers, []
         for job in callers:
             _call(job.target.settle, _unavailable())
+
+
+def _comes_again(job: _Job, failure: StoreUnavailable, now: float) -> bool:
+    target = job.target
+    return not isinstance(target, _Caller) or target.waits_on(job.write, failure, now)
 
 
 def _stall(jobs: Sequence[_Job], told: set[int]) -> None:

@@ -16,7 +16,7 @@ may be lost, which costs latency only; everything they say can be found in the t
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from holdfast.events import Entry
@@ -69,7 +69,10 @@ class SharedStore(Store):
 
     @abstractmethod
     async def reap(self) -> int:
-        """Take the claim from every node whose lease is over.
+        """Take the claim from every node that was silent for its lease, and could have spoken.
+
+        While the database was away nobody could. So a lease that ran out in a time when this
+        node could not beat either is given once more.
 
         Returns:
             How many there were.
@@ -96,6 +99,10 @@ class SharedStore(Store):
 
         A run without news is left out, and so is one that has ended: `read_log` has the rest.
         """
+
+    @abstractmethod
+    async def not_live(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of these runs that have ended or were erased."""
 
     @abstractmethod
     def listen(self, on_hint: OnHint, on_gap: OnGap) -> None:

@@ -15,7 +15,7 @@ from holdfast.engine.policy import ChatMessage
 from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Event, Reason
 from holdfast.settings import LimitSettings, Table
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 
 Item: TypeAlias = Event | UpstreamEnd
 """What a decoder gives: events of the answer, then at most one `UpstreamEnd`."""
@@ -57,6 +57,13 @@ class Health(msgspec.Struct, frozen=True):
 
     ok: bool
     detail: str = ""
+
+
+class SourceDocument(msgspec.Struct, frozen=True):
+    """A document that references name, as it is now."""
+
+    title: str
+    text: str
 
 
 class Sink(Protocol):
@@ -138,6 +145,13 @@ class Upstream(ABC):
         - close its connection when its task is cancelled, and stop when `sink.take` says how
           the run ends, returning just that.
         """
+
+    async def document(self, document_id: str) -> SourceDocument | None:
+        """A document by the id that references have for it; None: it is not (any more) there.
+
+        Only what references could name is given, and never more than its bounded text.
+        """
+        return None
 
     @abstractmethod
     async def check(self) -> Health:

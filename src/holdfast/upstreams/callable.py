@@ -20,7 +20,7 @@ from holdfast.events import (
     encode,
 )
 from holdfast.upstreams.base import Ask, Exchange, GeneratorUpstream, Health, Item
-from holdfast.upstreams.refusal import clean
+from holdfast.upstreams.decoding.refusal import clean
 
 Source: TypeAlias = Callable[[Ask], Any] | AsyncIterable[Any]
 """What `CallableUpstream` takes: see there."""

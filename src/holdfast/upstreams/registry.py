@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from holdfast.errors import ConfigError
 from holdfast.settings import LimitSettings, Settings, check_table
-from holdfast.upstreams.anythingllm import AnythingLLM
+from holdfast.upstreams.anythingllm.upstream import AnythingLLM
 from holdfast.upstreams.base import Upstream
-from holdfast.upstreams.dify import Dify
+from holdfast.upstreams.dify.upstream import Dify
 from holdfast.upstreams.library import Library
-from holdfast.upstreams.openai import OpenAI
-from holdfast.upstreams.ragflow import Ragflow
+from holdfast.upstreams.openai.upstream import OpenAI
+from holdfast.upstreams.ragflow.upstream import Ragflow
 from holdfast.upstreams.remote import RemoteUpstream
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 
 KINDS: Final[Mapping[str, type[Upstream]]] = {
     "anythingllm": AnythingLLM,

@@ -20,10 +20,9 @@ from holdfast.errors import UpstreamError
 from holdfast.events import Reason
 from holdfast.settings import LimitSettings, Table
 from holdfast.upstreams.base import Ask, Exchange, Health, Item, Sink, Upstream
-from holdfast.upstreams.decoder import Decoder
-from holdfast.upstreams.lenient import decode_any
-from holdfast.upstreams.pacing import pace_out
-from holdfast.upstreams.refusal import (
+from holdfast.upstreams.decoding.decoder import Decoder
+from holdfast.upstreams.decoding.lenient import decode_any
+from holdfast.upstreams.decoding.refusal import (
     BODY_BYTES,
     KEPT_BYTES,
     body_text,
@@ -31,7 +30,8 @@ from holdfast.upstreams.refusal import (
     without,
     without_anywhere,
 )
-from holdfast.upstreams.transport import CONNECT_TIMEOUT_S, Response, Transport
+from holdfast.upstreams.pacing import pace_out
+from holdfast.upstreams.wire.transport import CONNECT_TIMEOUT_S, Response, Transport
 
 AFTERMATH_S: Final = 5.0
 """How long a stream that gave its terminal marker may be silent, and a refusal take to come."""

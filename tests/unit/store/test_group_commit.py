@@ -11,6 +11,7 @@ from holdfast.errors import HoldfastError, NotFound, StoreError, StoreUnavailabl
 from holdfast.store import group_commit
 from holdfast.store.group_commit import GroupCommit
 from holdfast.store.port import Probe, RequestCancel, Write
+from tests.support.records import Told
 from tests.support.stores import ScriptedSource, ScriptedStore, accept, fail
 
 GIVE_UP_S = 5.0
@@ -246,6 +247,53 @@ async def test_a_caller_is_told_at_once_that_the_store_fails(
     with pytest.raises(StoreUnavailable):
         await commits.submit(RequestCancel("r"))
     assert RequestCancel("r") not in [write for batch in store.batches[before:] for write in batch]
+    store.otherwise = accept
+
+
+def _lose_the_answer(writes: Sequence[Write]) -> list[Any]:
+    """The connection is gone after the batch was sent."""
+    error = StoreUnavailable("scripted: cut")
+    error.uncertain = True
+    raise error
+
+
+async def test_p7_a_question_that_may_be_committed_is_tried_until_that_is_certain(
+    commits: GroupCommit, store: ScriptedStore
+) -> None:
+    store.script.extend([_lose_the_answer, fail, fail])
+    question = Told().create()
+    assert await asyncio.wait_for(commits.submit(question), GIVE_UP_S) is None
+    assert store.batches == [[question]] * 4
+
+
+async def test_a_rare_write_that_may_be_committed_is_told_at_once(
+    commits: GroupCommit, store: ScriptedStore
+) -> None:
+    store.script.append(_lose_the_answer)
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(commits.submit(RequestCancel("r")), GIVE_UP_S)
+
+
+async def test_an_uncertain_question_is_given_up_in_the_end(
+    commits: GroupCommit, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_commit, "UNCERTAIN_S", 0.0)
+    store.script.append(_lose_the_answer)
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(commits.submit(Told().create()), GIVE_UP_S)
+
+
+async def test_an_uncertain_question_whose_caller_has_left_is_not_tried_again(
+    commits: GroupCommit, store: ScriptedStore
+) -> None:
+    store.otherwise = _lose_the_answer
+    question = Told().create()
+    asking = asyncio.create_task(commits.submit(question))
+    await store.begun(2)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await store.begun(len(store.batches) + 3)
+    assert question not in store.batches[-2]
     store.otherwise = accept
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.errors import StoreUnavailable
 from holdfast.events import TextDelta
-from holdfast.store import sqlite_writer
+from holdfast.store.sqlite import writer as sqlite_writer
 from holdfast.store.port import DeleteSession, Probe, Write
 from holdfast.store.sqlite import SqliteStore
 from tests.support.harness import SqliteHarness

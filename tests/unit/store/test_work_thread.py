@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from holdfast.store.work_thread import WorkThread
+from holdfast.store.sqlite.work_thread import WorkThread
 from tests.support.stage import GIVE_UP_S, turns
 
 

@@ -206,6 +206,12 @@ class Database:
             for path, title, number, section, text, first_line, last_line, relevance, held in rows
         ]
 
+    def title(self, path: str) -> str | None:
+        """The title of a document; None if there is none at this path."""
+        rows = self._connection.execute("SELECT title FROM documents WHERE path = ?", (path,))
+        found = rows.fetchone()
+        return None if found is None else str(found[0])
+
     def has(self, term: str) -> bool:
         """Whether any passage holds this term."""
         rows = self._connection.execute(

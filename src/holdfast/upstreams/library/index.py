@@ -85,6 +85,20 @@ class Index:
         """
         return self._guarded(lambda: self._search(query, now))
 
+    def document(self, path: str) -> tuple[str, str] | None:
+        """Title and text of a document in the index; None: it is not in it, or not there any more.
+
+        Raises:
+            UpstreamError: The index cannot be used.
+        """
+        title = self._guarded(lambda: self._open().title(path))
+        if title is None:
+            return None
+        try:
+            return title, self._folder.read(path)
+        except Unreadable:
+            return None
+
     def stop(self) -> None:
         """Let a scan that is under way end early."""
         self._stopped.set()

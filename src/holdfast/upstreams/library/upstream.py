@@ -14,7 +14,7 @@ import msgspec
 from pydantic import Field
 
 from holdfast.engine.run import UpstreamEnd
-from holdfast.errors import UpstreamError
+from holdfast.errors import Unavailable, UpstreamError
 from holdfast.events import Finish, References, Step, TextDelta
 from holdfast.settings import LimitSettings, Table
 from holdfast.upstreams.base import (
@@ -24,6 +24,7 @@ from holdfast.upstreams.base import (
     Health,
     Item,
     Sink,
+    SourceDocument,
     Upstream,
     pour,
 )
@@ -34,7 +35,7 @@ from holdfast.upstreams.library.query import MAX_CHARS, Query, parse_query
 from holdfast.upstreams.library.ranking import Hit, rank
 from holdfast.upstreams.library.writer import Writer
 from holdfast.upstreams.pacing import pace_out
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 
 UNPACED_PIECE: Final = 400
 CHECK_PATIENCE_S: Final = 3.0
@@ -219,6 +220,15 @@ class Library(GeneratorUpstream):
             reference_bytes=self._reference_bytes,
         )
         return composed, hits
+
+    async def document(self, document_id: str) -> SourceDocument | None:
+        """A document of the folder, by its path in it."""
+        try:
+            with anyio.fail_after(CHECK_PATIENCE_S):
+                found = await self._work(lambda: self._index.document(document_id))
+        except TimeoutError:
+            raise Unavailable("the documents are still being read") from None
+        return None if found is None else SourceDocument(*found)
 
     async def check(self) -> Health:
         """Bring the index up to date and say what it holds, and what it had to leave out."""

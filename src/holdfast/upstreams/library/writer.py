@@ -14,7 +14,7 @@ from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Notice, Reference, References, Step, TextDelta, TextReplace
 from holdfast.upstreams.attempt import FAILURES, Attempt, what_happened
 from holdfast.upstreams.base import Ask, Exchange, Item, Sink, Upstream
-from holdfast.upstreams.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.citations import CitationTranslator, Style
 
 INSTRUCTIONS: Final = """\
 Answer the question from the numbered passages that come with it.

@@ -1,0 +1,1 @@
+"""Kind `anythingllm`: workspaces and threads."""

@@ -1,0 +1,1 @@
+"""What decoders are made of, whatever service they read."""

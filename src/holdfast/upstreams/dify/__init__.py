@@ -1,0 +1,1 @@
+"""Kind `dify`: its chat applications."""

@@ -1,0 +1,1 @@
+"""Kind `openai`: any server that has /chat/completions."""

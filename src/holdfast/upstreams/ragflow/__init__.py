@@ -1,0 +1,1 @@
+"""Kind `ragflow`: all its wire formats, chats and agents."""
