@@ -17,7 +17,10 @@ PROJECT = Path(__file__).parent.parent
 
 PUBLIC = {
     "holdfast": {"Holdfast", "__version__"},
-    "holdfast.client": {"AsyncClient", "DEFAULT_URL", "ServerUnreachable"},
+    "holdfast.client": {
+        *("Answer", "AnswerOptions", "AnswerStream", "AsyncAnswerStream", "AsyncClient"),
+        *("Client", "DEFAULT_URL", "ServerUnreachable"),
+    },
     "holdfast.settings": {"Settings", "load"},
     "holdfast.errors": {"HoldfastError", "RequestError", "Unavailable", "UpstreamError"},
     "holdfast.events": {

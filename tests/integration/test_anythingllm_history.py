@@ -14,10 +14,10 @@ from holdfast.events import (
     TextDelta,
     Usage,
 )
-from holdfast.upstreams.anythingllm import AnythingLLM, _PatientSink
-from holdfast.upstreams.anythingllm_decoder import AnythingLLMDecoder
+from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder
+from holdfast.upstreams.anythingllm.upstream import AnythingLLM, _PatientSink
 from holdfast.upstreams.base import Exchange
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.anythingllm import (
     AT,
     BROKEN,
@@ -63,7 +63,7 @@ async def transport() -> AsyncIterator[Transport]:
 @pytest.fixture
 def make(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AnythingLLM]:
     """Makes upstreams over one open transport, who look into the history without pausing."""
-    monkeypatch.setattr("holdfast.upstreams.anythingllm.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("holdfast.upstreams.anythingllm.upstream.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
     return partial(make_anythingllm, transport)
 
 
@@ -176,7 +176,7 @@ async def test_a_history_without_the_answer_leaves_it_cut_off(
 async def test_a_history_that_does_not_come_is_given_up(
     make: Callable[..., AnythingLLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.anythingllm.HISTORY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("holdfast.upstreams.anythingllm.upstream.HISTORY_TIMEOUT_S", 0.02)
     async with AnythingLLMServer({STREAM: [SILENT], CHATS: [[Wire.STALL]]}) as server:
         items = await ask(make(server.base_url, idle_timeout_s=0.02))
         await server.client_left(2)

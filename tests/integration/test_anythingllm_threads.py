@@ -16,10 +16,10 @@ from holdfast.events import (
 )
 from holdfast.settings import Settings
 from holdfast.settings.well_known import well_known_upstreams
-from holdfast.upstreams.anythingllm import AnythingLLM
+from holdfast.upstreams.anythingllm.upstream import AnythingLLM
 from holdfast.upstreams.base import Ask, Exchange
 from holdfast.upstreams.registry import make_upstreams
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.anythingllm import (
     AGAIN,
     ANSWER,
@@ -63,7 +63,7 @@ async def transport() -> AsyncIterator[Transport]:
 @pytest.fixture
 def make(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AnythingLLM]:
     """Makes upstreams over one open transport, who look into the history without pausing."""
-    monkeypatch.setattr("holdfast.upstreams.anythingllm.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("holdfast.upstreams.anythingllm.upstream.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
     return partial(make_anythingllm, transport)
 
 

@@ -29,7 +29,13 @@ from holdfast.events import (
 )
 from holdfast.settings import ServerSettings, Settings, StorageSettings
 from tests.support.command import Command, run
-from tests.support.native_server import RestartedServer, frames, in_turn
+from tests.support.native_server import (
+    RestartedServer,
+    frames,
+    in_turn,
+    message_object,
+    session_object,
+)
 from tests.support.upstream_server import (
     Script,
     ScriptedUpstream,
@@ -226,22 +232,29 @@ class TestAsk:
         assert "The answer is not complete (limit)." in shown
 
 
+ANSWER = {"role": "assistant", "upstream": "docs"}
+
+
 class TestShow:
     MESSAGES: ClassVar = {
         "items": [
-            {"role": "user", "created_at": "T1", "content": "What?", "references": []}
-            | {"status": "complete", "outcome": None, "upstream": None},
-            {"role": "assistant", "created_at": "T2", "content": "A root [1].", "upstream": "docs"}
-            | {"references": [{"ordinal": 1, "document_name": "kelp.md", "text": "A root."}]}
-            | {"status": "partial", "outcome": "interrupted", "reason": "limit", "error": None},
-            {"role": "assistant", "created_at": "T3", "content": "And", "upstream": "docs"}
-            | {"references": [], "status": "streaming", "outcome": None},
+            message_object(created_at="T1", content="What?"),
+            message_object(
+                created_at="T2",
+                content="A root [1].",
+                references=[{"ordinal": 1, "document_name": "kelp.md", "text": "A root."}],
+                status="partial",
+                outcome="interrupted",
+                reason="limit",
+                **ANSWER,
+            ),
+            message_object(created_at="T3", content="And", status="streaming", **ANSWER),
         ],
         "next": None,
     }
 
     async def test_shows_questions_and_answers_with_references(self, tmp_path: Path) -> None:
-        scripts = whole({"id": SESSION, "title": "Kelp"}), whole(self.MESSAGES)
+        scripts = whole(session_object(title="Kelp")), whole(self.MESSAGES)
         async with scripted(*scripts) as server:
             done = await run("show", SESSION, "--url", server.base_url, folder=tmp_path)
         assert done.code == 0
@@ -252,7 +265,8 @@ class TestShow:
         )
 
     async def test_shows_the_last_session_unless_told_otherwise(self, tmp_path: Path) -> None:
-        scripts = stream(*FRAMES), whole({"title": None}), whole({"items": [], "next": None})
+        page = whole({"items": [], "next": None})
+        scripts = stream(*FRAMES), whole(session_object()), page
         async with scripted(*scripts) as server:
             environ = {"HOLDFAST_URL": server.base_url}
             await run("ask", "What?", folder=tmp_path, environ=environ)

@@ -4,14 +4,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from holdfast import errors
-from holdfast.client import AsyncClient, ServerUnreachable, _http
+from holdfast.client import AsyncClient, ServerUnreachable, _reading
+from holdfast.client._reading import Patience
 from holdfast.events import Entry, Event, Outcome, RunEnd, RunStart, TextDelta
-from tests.support.native_server import RestartedServer, frames, in_turn
+from tests.support.native_server import (
+    RestartedServer,
+    frames,
+    in_turn,
+    message_object,
+    session_object,
+)
 from tests.support.upstream_server import (
     LAST_CHUNK,
     Script,
@@ -23,6 +30,8 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
+
+T = TypeVar("T")
 
 RUN = "0192-run"
 EVENTS: list[Event] = [
@@ -37,12 +46,12 @@ WHOLE = b"".join(FRAMES)
 
 @pytest.fixture
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http, "_FIRST_WAIT_S", 0.0)
-    monkeypatch.setattr(_http, "_LONGEST_WAIT_S", 0.0)
+    monkeypatch.setattr(_reading, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(_reading, "LONGEST_WAIT_S", 0.0)
 
 
-async def collect(entries: AsyncIterator[Entry]) -> list[Entry]:
-    return [entry async for entry in entries]
+async def collect(items: AsyncIterator[T]) -> list[T]:
+    return [item async for item in items]
 
 
 def scripted(*scripts: Script) -> ScriptedUpstream:
@@ -60,7 +69,7 @@ async def ask(*scripts: Script, **options: Any) -> tuple[list[Entry], ScriptedUp
         scripted(*scripts) as server,
         AsyncClient(server.base_url, **options) as client,
     ):
-        return await collect(client.ask("What holds?")), server
+        return await collect(client.ask("What holds?").entries()), server
 
 
 async def address_of_nobody() -> str:
@@ -84,7 +93,7 @@ class TestAsking:
             scripted(stream(WHOLE)) as server,
             AsyncClient(server.base_url) as client,
         ):
-            await collect(client.ask("What?", session_id="s", upstream="docs", idempotency_key="k"))
+            await collect(client.ask("What?", session="s", upstream="docs", idempotency_key="k"))
         (request,) = server.requests
         assert (request.method, request.path) == ("POST", "/api/v1/runs")
         assert json.loads(request.body) == {
@@ -98,8 +107,8 @@ class TestAsking:
     async def test_each_question_has_a_key_of_its_own(self) -> None:
         scripts = stream(WHOLE), stream(WHOLE)
         async with scripted(*scripts) as server, AsyncClient(server.base_url) as client:
-            await collect(client.ask("A"))
-            await collect(client.ask("A"))
+            await collect(client.ask("A").entries())
+            await collect(client.ask("A").entries())
         first, second = (request.headers["idempotency-key"] for request in server.requests)
         assert first != second
 
@@ -174,7 +183,7 @@ class TestResuming:
             server = await life.enter_async_context(scripted(stream(*FRAMES[:2], end=[Wire.STALL])))
             restarted = RestartedServer(server, stream(*FRAMES[2:]))
             async with AsyncClient(server.base_url, on_wait=on_wait) as client:
-                entries = client.ask("What holds?")
+                entries = client.ask("What holds?").entries()
                 seen = [await anext(entries), await anext(entries)]
                 rest = asyncio.create_task(collect(entries))
                 await life.aclose()
@@ -188,11 +197,11 @@ class TestResuming:
             scripted([head(204, None, length=-1)]) as server,
             AsyncClient(server.base_url) as client,
         ):
-            assert await collect(client.events(RUN, after=4)) == []
+            assert await collect(client.resume(f"{RUN}.4").entries()) == []
 
     async def test_a_run_is_read_from_its_beginning(self) -> None:
         async with scripted(stream(WHOLE)) as server, AsyncClient(server.base_url) as client:
-            assert_whole(await collect(client.events(RUN)))
+            assert_whole(await collect(client.resume(RUN).entries()))
         (request,) = server.requests
         assert (request.method, request.path) == ("GET", f"/api/v1/runs/{RUN}/events")
         assert "last-event-id" not in request.headers
@@ -209,14 +218,55 @@ def assert_resumed(server: ScriptedUpstream, seen: int) -> None:
         assert second.headers["idempotency-key"] == first.headers["idempotency-key"]
 
 
-class TestPatience:
+class TestFirstTry:
     async def test_nobody_there_is_told_at_once(self) -> None:
         url = await address_of_nobody()
         async with AsyncClient(url, on_wait=pytest.fail) as client:
             with pytest.raises(ServerUnreachable, match=f"no answer from {url}: ") as caught:
-                await collect(client.ask("?"))
+                await collect(client.ask("?").entries())
         assert not caught.value.reached
 
+    async def test_nobody_there_is_waited_for_if_asked_to(self, no_waits: None) -> None:
+        async with scripted() as nobody:
+            url, restarted = nobody.base_url, RestartedServer(nobody, stream(WHOLE))
+        waited = asyncio.Event()
+
+        def on_wait(cause: str) -> None:
+            waited.set()
+
+        async with AsyncClient(url, wait_for_server=True, on_wait=on_wait) as client:
+            asking = asyncio.create_task(collect(client.ask("?").entries()))
+            await waited.wait()
+            async with restarted:
+                assert_whole(await asking)
+
+    async def test_nor_is_that_waited_for_for_ever(self) -> None:
+        async with AsyncClient(
+            await address_of_nobody(), wait_for_server=True, patience_s=0
+        ) as client:
+            with pytest.raises(ServerUnreachable) as caught:
+                await collect(client.ask("?").entries())
+        assert not caught.value.reached
+
+    @pytest.mark.parametrize("status", [502, 503, 504])
+    async def test_a_server_that_restarts_is_waited_for(self, status: int, no_waits: None) -> None:
+        away = whole({"error": {"code": "draining", "message": "Soon."}}, status)
+        entries, server = await ask(away, whole("<html>", status, "text/html"), stream(WHOLE))
+        assert_whole(entries)
+        assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
+
+    async def test_what_it_said_last_is_the_error_when_patience_ends(self) -> None:
+        told = whole({"error": {"code": "store_unavailable", "message": "It is full."}}, 503)
+        with pytest.raises(errors.StoreUnavailable, match="It is full"):
+            await ask(told, patience_s=0)
+
+    async def test_a_limit_is_told_at_once(self) -> None:
+        told = whole({"error": {"code": "too_many_requests", "message": "No."}}, 429)
+        with pytest.raises(errors.TooManyRequests):
+            await ask(told, on_wait=pytest.fail)
+
+
+class TestPatience:
     async def test_it_ends(self, no_waits: None) -> None:
         with pytest.raises(ServerUnreachable, match=r"the connection was closed$") as caught:
             await ask(*[cut()] * 4, patience_s=0.0)
@@ -227,25 +277,44 @@ class TestPatience:
             await ask(cut(FRAMES[0]), whole({}, 503, Retry_After="3600"), patience_s=5)
 
     async def test_every_entry_renews_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        renewals: list[float] = []
+        renewals: list[None] = []
 
-        class Watched(_http._Patience):
+        class Watched(Patience):
             def renew(self) -> None:
                 super().renew()
-                renewals.append(self._deadline)
+                renewals.append(None)
 
-        monkeypatch.setattr(_http, "_Patience", Watched)
+        monkeypatch.setattr(_reading, "Patience", Watched)
         await ask(stream(WHOLE))
         assert len(renewals) == 1 + len(EVENTS)
-        assert renewals == sorted(renewals)
 
-    async def test_waits_grow_to_a_bound_and_begin_anew(self) -> None:
-        patience = _http._Patience(1000)
-        waits = [patience.next_wait_s(0) or 0 for _ in range(12)]
-        assert waits[0] < waits[2] < waits[4]
-        assert max(waits) <= 1.25 * _http._LONGEST_WAIT_S
+    def test_begins_with_the_first_failure_after_an_entry(self) -> None:
+        now = 0.0
+        patience = Patience(10, lambda: now)
+        now = 100.0
+        assert patience.next_wait_s() is not None
+        now = 109.0
+        assert patience.next_wait_s() is not None
+        now = 110.0
+        assert patience.next_wait_s() is None
         patience.renew()
-        assert (patience.next_wait_s(0) or 0) < waits[2]
+        assert patience.next_wait_s() is not None
+
+    def test_waits_grow_to_a_bound_and_begin_anew(self) -> None:
+        patience = Patience(1000)
+        waits = [patience.next_wait_s() or 0 for _ in range(12)]
+        assert waits[0] < waits[2] < waits[4]
+        assert max(waits) <= 1.25 * _reading.LONGEST_WAIT_S
+        patience.renew()
+        assert (patience.next_wait_s() or 0) < waits[2]
+
+    def test_a_wait_is_as_long_as_the_server_asks(self) -> None:
+        patience = Patience(1000)
+        assert patience.next_wait_s(50) == 50
+        patience.at_least_s = 20
+        assert patience.next_wait_s() == 20
+        patience.renew()
+        assert patience.next_wait_s() == 20
 
 
 class TestErrors:
@@ -256,7 +325,6 @@ class TestErrors:
             (409, "run_active", errors.RunActive),
             (410, "cursor_ahead", errors.CursorAhead),
             (413, "too_large", errors.TooLarge),
-            (503, "store_unavailable", errors.StoreUnavailable),
             (418, "teapot", errors.HoldfastError),
         ],
     )
@@ -281,7 +349,9 @@ class TestErrors:
         [
             [head(200, "text/html"), chunk(WHOLE), LAST_CHUNK],
             stream(b"id: 1\ndata: hello\n\n"),
-            stream(b'id: r.1\ndata: {"type":"from-the-future"}\n\n'),
+            stream(b'id: r.1\ndata: {"type":"text-delta"}\n\n'),
+            stream(b"id: r.1\ndata: [1]\n\n"),
+            stream(b'id: 1\ndata: {"type":"step","label":"x"}\n\n'),
         ],
     )
     async def test_what_is_no_holdfast_is_told(self, script: Script) -> None:
@@ -295,37 +365,71 @@ class TestErrors:
 
     async def test_an_address_needs_no_scheme_and_may_have_a_path(self) -> None:
         async with (
-            scripted(whole({})) as server,
+            scripted(whole(session_object())) as server,
             AsyncClient(f"{server.base_url.removeprefix('http://')}/holdfast/") as client,
         ):
-            await client.run(RUN)
-        assert server.requests[0].path == f"/holdfast/api/v1/runs/{RUN}"
+            await client.session("s")
+        assert server.requests[0].path == "/holdfast/api/v1/sessions/s"
+
+    async def test_an_id_is_one_segment_of_the_path_whatever_is_in_it(self) -> None:
+        async with (
+            scripted(whole(session_object())) as server,
+            AsyncClient(server.base_url) as client,
+        ):
+            await client.session("a/b?c=%2F 海")
+        assert server.requests[0].path == "/api/v1/sessions/a%2Fb%3Fc%3D%252F%20%E6%B5%B7"
 
 
 class TestReading:
     async def test_messages_come_over_all_pages(self) -> None:
+        first = [message_object(id="1"), message_object(id="2", role="assistant")]
         pages = [
-            whole({"items": [{"id": 1}, {"id": 2}], "next": "a b"}),
-            whole({"items": [{"id": 3}], "next": None}),
+            whole({"items": first, "next": "a b"}),
+            whole({"items": [message_object(id="3")], "next": None}),
         ]
         async with scripted(*pages) as server, AsyncClient(server.base_url) as client:
-            messages = [message async for message in client.messages("s")]
-        assert messages == [{"id": 1}, {"id": 2}, {"id": 3}]
+            messages = await collect(client.messages("s"))
+        assert [(message.id, message.role) for message in messages] == [
+            *(("1", "user"), ("2", "assistant"), ("3", "user"))
+        ]
         assert [request.path for request in server.requests] == [
             "/api/v1/sessions/s/messages",
             "/api/v1/sessions/s/messages?after=a+b",
         ]
 
-    async def test_a_session_is_an_object(self) -> None:
+    async def test_sessions_come_over_all_pages_of_a_search(self) -> None:
+        pages = [
+            whole({"items": [session_object(id="2")], "next": "9.2"}),
+            whole({"items": [session_object(id="1")], "next": None}),
+        ]
+        async with scripted(*pages) as server, AsyncClient(server.base_url) as client:
+            sessions = await collect(client.sessions("a & b"))
+        assert [session.id for session in sessions] == ["2", "1"]
+        assert [request.path for request in server.requests] == [
+            "/api/v1/sessions?q=a+%26+b",
+            "/api/v1/sessions?q=a+%26+b&before=9.2",
+        ]
+
+    async def test_what_a_later_server_adds_is_passed_over(self) -> None:
         async with (
-            scripted(whole({"id": "s"}), whole("[]")) as server,
+            scripted(whole(session_object(id="s", colour="green"))) as server,
             AsyncClient(server.base_url) as client,
         ):
-            assert await client.session("s") == {"id": "s"}
+            assert (await client.session("s")).id == "s"
+
+    @pytest.mark.parametrize("body", ["[]", "{}", "<html>", ""])
+    async def test_what_is_no_session_is_told(self, body: str) -> None:
+        async with scripted(whole(body)) as server, AsyncClient(server.base_url) as client:
             with pytest.raises(errors.HoldfastError, match="no Holdfast server"):
                 await client.session("s")
 
     async def test_nobody_there_is_told(self) -> None:
         async with AsyncClient(await address_of_nobody()) as client:
             with pytest.raises(ServerUnreachable):
-                await client.run(RUN)
+                await client.session("s")
+
+    async def test_what_is_closed_is_told(self) -> None:
+        client = AsyncClient()
+        await client.close()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await client.session("s")

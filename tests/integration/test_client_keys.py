@@ -2,10 +2,10 @@
 
 import pytest
 
-from holdfast.client import AsyncClient, _http
+from holdfast.client import AsyncClient, _reading
 from holdfast.errors import ConfigError, Forbidden, NotFound, TooManyRequests, Unauthorized
 from holdfast.events import Event, Outcome, RunEnd, RunStart, TextDelta
-from tests.support.native_server import frames, in_turn
+from tests.support.native_server import frames, in_turn, session_object
 from tests.support.upstream_server import Script, ScriptedUpstream, Wire, stream, whole
 
 KEY = "hf_0123456789abcdef"
@@ -28,17 +28,22 @@ def scripted(*scripts: Script) -> ScriptedUpstream:
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_http, "_FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(_reading, "FIRST_WAIT_S", 0.0)
 
 
 async def test_every_request_sends_it_in_the_header_alone() -> None:
     cut = stream(FRAMES[0], end=[Wire.CLOSE])
-    scripts = (cut, stream(*FRAMES[1:]), whole({"id": "s"}), whole({"items": [], "next": None}))
+    scripts = (
+        cut,
+        stream(*FRAMES[1:]),
+        whole(session_object()),
+        whole({"items": [], "next": None}),
+    )
     async with (
         scripted(*scripts) as server,
         AsyncClient(server.base_url, api_key=KEY) as client,
     ):
-        assert [entry.event async for entry in client.ask("Hi?")] == EVENTS
+        assert [event async for event in client.ask("Hi?")] == EVENTS
         await client.session("s")
         assert [message async for message in client.messages("s")] == []
     assert len(server.requests) == 4
@@ -51,7 +56,7 @@ async def test_every_request_sends_it_in_the_header_alone() -> None:
 @pytest.mark.parametrize("key", [None, ""])
 async def test_without_one_there_is_no_such_header(key: str | None) -> None:
     async with (
-        scripted(whole({"id": "s"})) as server,
+        scripted(whole(session_object())) as server,
         AsyncClient(server.base_url, api_key=key) as client,
     ):
         await client.session("s")
@@ -102,7 +107,7 @@ async def test_it_waits_out_a_limit_that_is_reached_in_the_middle() -> None:
         scripted(cut, limit, stream(*FRAMES[1:])) as server,
         AsyncClient(server.base_url, api_key=KEY) as client,
     ):
-        assert [entry.event async for entry in client.ask("Hi?")] == EVENTS
+        assert [event async for event in client.ask("Hi?")] == EVENTS
 
 
 async def test_it_manages_keys() -> None:

@@ -15,9 +15,9 @@ from holdfast.events import Notice, Reason, ReasoningDelta, TextDelta
 from holdfast.settings import LimitSettings, Settings
 from holdfast.settings.well_known import well_known_upstreams
 from holdfast.upstreams.base import Ask, Exchange, Item
-from holdfast.upstreams.dify import Dify
+from holdfast.upstreams.dify.upstream import Dify
 from holdfast.upstreams.registry import make_upstreams
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.corpus import Case, find_cases
 from tests.support.loop import until
 from tests.support.records import changed
@@ -469,7 +469,7 @@ async def test_an_answer_that_is_over_is_not_stopped(
 async def test_closing_waits_for_the_call_that_stops_an_answer_but_not_long(
     make: Callable[..., Dify], monkeypatch: pytest.MonkeyPatch, stop: Script
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.dify.STOP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("holdfast.upstreams.dify.upstream.STOP_TIMEOUT_S", 0.05)
     script = stream(said("message", answer="hi"), end=[Wire.STALL])
     async with ScriptedUpstream(stoppable(script, stop)) as server:
         upstream = make(server.base_url)

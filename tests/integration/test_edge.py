@@ -142,6 +142,7 @@ class TestContentType:
             ("POST", "/api/v1/sessions"),
             ("PATCH", "/api/v1/sessions/x"),
             ("POST", "/api/v1/messages/x/regenerate"),
+            ("POST", "/api/v1/messages/x/edit"),
         ):
             reply = await site.server.call(method, path, {"message": "Hi"}, headers)
             reply.refused(415, "unsupported_media_type")

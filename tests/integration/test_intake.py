@@ -9,9 +9,9 @@ import pytest
 
 from holdfast.errors import UpstreamError
 from holdfast.events import Reason
-from holdfast.upstreams import http1
-from holdfast.upstreams.intake import Intake
-from holdfast.upstreams.transport import Response, Transport
+from holdfast.upstreams.wire import http1
+from holdfast.upstreams.wire.intake import Intake
+from holdfast.upstreams.wire.transport import Response, Transport
 from tests.support.loop import until
 from tests.support.upstream_server import (
     LAST_CHUNK,

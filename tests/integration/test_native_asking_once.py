@@ -12,8 +12,10 @@ from tests.support.upstream_server import Wire, completion, completion_chunk
 
 
 @pytest.fixture(scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    async with Deployment(tmp_path_factory.mktemp("site")) as site:
+async def site(
+    tmp_path_factory: pytest.TempPathFactory, storage: dict[str, Any]
+) -> AsyncIterator[Deployment]:
+    async with Deployment(tmp_path_factory.mktemp("site"), storage=storage) as site:
         yield site
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,10 @@ WHOLE = [*LETTERS, *completion()]
 
 
 @pytest.fixture(scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    async with Deployment(tmp_path_factory.mktemp("site")) as site:
+async def site(
+    tmp_path_factory: pytest.TempPathFactory, storage: dict[str, Any]
+) -> AsyncIterator[Deployment]:
+    async with Deployment(tmp_path_factory.mktemp("site"), storage=storage) as site:
         yield site
 
 

@@ -27,9 +27,11 @@ CHUNKS = [
 
 
 @pytest.fixture(scope="module")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
+async def site(
+    tmp_path_factory: pytest.TempPathFactory, storage: dict[str, Any]
+) -> AsyncIterator[Deployment]:
     runs = {"on_disconnect": "continue", "disconnect_grace_s": 0.05}
-    async with Deployment(tmp_path_factory.mktemp("site"), runs=runs) as site:
+    async with Deployment(tmp_path_factory.mktemp("site"), storage=storage, runs=runs) as site:
         yield site
 
 

@@ -21,10 +21,10 @@ from holdfast.events import (
 )
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Ask, Exchange, Item
-from holdfast.upstreams.citations import Style
-from holdfast.upstreams.openai import OpenAI
-from holdfast.upstreams.openai_decoder import OpenAIDecoder
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.decoding.citations import Style
+from holdfast.upstreams.openai.decoder import OpenAIDecoder
+from holdfast.upstreams.openai.upstream import OpenAI
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.corpus import Case, find_cases
 from tests.support.loop import until
 from tests.support.records import changed

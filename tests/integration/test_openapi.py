@@ -27,6 +27,7 @@ ROUTES = {
     "/api/v1/sessions/{id}/messages": {"get"},
     "/api/v1/messages/{id}": {"get"},
     "/api/v1/messages/{id}/regenerate": {"post"},
+    "/api/v1/messages/{id}/edit": {"post"},
     "/api/v1/upstreams": {"get"},
     "/api/v1/presets": {"get"},
     "/api/v1/chat": {"post"},

@@ -14,9 +14,9 @@ from holdfast.engine.run import UpstreamEnd
 from holdfast.events import Reason, References, TextDelta
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Ask, Exchange, Item
-from holdfast.upstreams.ragflow import Ragflow
-from holdfast.upstreams.ragflow_decoder import RagflowDecoder
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.ragflow.decoder import RagflowDecoder
+from holdfast.upstreams.ragflow.upstream import Ragflow
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.server import Server
 from tests.support.sink import RecordingSink
 from tests.support.upstream_server import (

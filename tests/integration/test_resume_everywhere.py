@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,14 @@ TEXTS = EVENTS - 2
 
 @pytest.fixture(scope="module", params=[256_000, 2_000], ids=["memory", "store"])
 async def site(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    storage: dict[str, Any],
 ) -> AsyncIterator[Deployment]:
     """One whose live runs are all in memory, and one that must read its store for most of them."""
     folder: Path = tmp_path_factory.mktemp("site")
-    async with Deployment(folder, limits={"tail_bytes": request.param}) as site:
+    limits = {"tail_bytes": request.param}
+    async with Deployment(folder, storage=storage, limits=limits) as site:
         yield site
 
 

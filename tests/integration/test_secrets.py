@@ -23,8 +23,8 @@ from typer.testing import CliRunner
 from holdfast.cli.main import app
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Ask, Exchange
-from holdfast.upstreams.openai import OpenAI
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.openai.upstream import OpenAI
+from holdfast.upstreams.wire.transport import Transport
 from tests.support import loud_server
 from tests.support.keyed import ALICE, BOB, OPS, VARIABLE, Caller
 from tests.support.raw_client import Connection, Reply

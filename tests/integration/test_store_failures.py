@@ -8,21 +8,26 @@ import resource
 import shutil
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
-from tests.support.raw_client import EventStream, Reply
+from tests.support.failing_store import (
+    FAST,
+    IMPATIENT,
+    PATIENT,
+    Failure,
+    Halved,
+    comes_back,
+    gives_up,
+    heartbeats,
+    seen_is_stored,
+    shows_nothing_new,
+)
 from tests.support.server import Deployment
 from tests.support.upstream_server import Step, Wire, completion, completion_chunk
-
-Failure: TypeAlias = Callable[[Deployment], AbstractContextManager[None]]
-PATIENT = {"store_patience_s": 60.0}
-IMPATIENT = {"store_patience_s": 0.5}
-FAST = {"heartbeat_s": 0.05}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +44,8 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[D
         yield site
 
 
-@contextmanager
-def locked(site: Deployment) -> Iterator[None]:
+@asynccontextmanager
+async def locked(site: Deployment) -> AsyncIterator[None]:
     """The file, locked by another process: this one."""
     connection = sqlite3.connect(site.server.database, isolation_level=None, timeout=10)
     try:
@@ -50,8 +55,8 @@ def locked(site: Deployment) -> Iterator[None]:
         connection.close()
 
 
-@contextmanager
-def no_room(site: Deployment) -> Iterator[None]:
+@asynccontextmanager
+async def no_room(site: Deployment) -> AsyncIterator[None]:
     """No file of the server may be written beyond its first page."""
     limits = resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE, (4096, limits[1]))
@@ -61,8 +66,8 @@ def no_room(site: Deployment) -> Iterator[None]:
         resource.prlimit(site.server.pid, resource.RLIMIT_FSIZE, limits)
 
 
-@contextmanager
-def full_disk(site: Deployment) -> Iterator[None]:
+@asynccontextmanager
+async def full_disk(site: Deployment) -> AsyncIterator[None]:
     """The server's own small disk, filled up."""
     folder = Path(f"/proc/{site.server.pid}/root{site.server.folder}/disk")
     filler = folder / "filler"
@@ -78,76 +83,17 @@ def full_disk(site: Deployment) -> Iterator[None]:
 FAILURES: list[Failure] = [locked, no_room]
 
 
-async def heartbeats(stream: EventStream, count: int) -> None:
-    """Read so many comments, with no event in between."""
-    for _ in range(count):
-        frame = await stream.next()
-        assert frame is not None
-        assert frame.is_comment, frame
-
-
-def refused(reply: Reply) -> None:
-    reply.refused(503, "store_unavailable")
-    assert int(reply.headers["retry-after"]) > 0
-
-
-class Halved:
-    """A run that stands after `Half`; more of its answer comes when `gate` is set."""
-
-    def __init__(self, site: Deployment, *, ends: bool = True) -> None:
-        self.gate = asyncio.Event()
-        rest = completion(" whole.") if ends else [completion_chunk(content=" more"), Wire.STALL]
-        self.question = site.answers(completion_chunk(content="Half"), self.gate, *rest)
-
-
 class TestForAShortTime:
     @pytest.mark.parametrize("failure", FAILURES)
     async def test_p2_readers_get_heartbeats_and_no_text_and_then_the_rest(
         self, failure: Failure, patient: Deployment
     ) -> None:
-        site, halved = patient, Halved(patient)
-        async with site.ask(halved.question) as stream:
-            await stream.read_text("Half")
-            with failure(site):
-                halved.gate.set()
-                await site.server.becomes("/readyz", 503)
-                await heartbeats(stream, 5)
-                refused(await site.server.post("/api/v1/runs", {"message": "And?"}))
-                refused(await site.server.post("/api/v1/sessions", {"title": "x"}))
-                assert (await site.server.get("/healthz")).status == 200
-            await site.server.becomes("/readyz", 200)
-            await stream.rest()
-        assert stream.end["outcome"] == "completed"
-        assert stream.text == "Half whole."
-        assert await site.server.log_of(stream.run_id) == stream.log
-        assert (await site.asked("And?"))["run"]["outcome"] == "completed"
+        await comes_back(patient, failure)
 
     async def test_p2_nothing_that_is_not_committed_is_shown_in_any_form(
         self, patient: Deployment
     ) -> None:
-        site, halved = patient, Halved(patient)
-        async with site.ask(halved.question) as stream:
-            await stream.read_text("Half")
-            run, session = stream.run_id, stream.session_id
-            with locked(site):
-                halved.gate.set()
-                await site.server.becomes("/readyz", 503)
-                await heartbeats(stream, 5)  # by now the upstream has come to its end
-                found = await site.server.run(run)
-                single = (await site.server.get(f"/api/v1/messages/{stream.message_id}")).json
-                listed = await site.server.get(f"/api/v1/sessions/{session}/messages")
-                of_session = (await site.server.get(f"/api/v1/sessions/{session}")).json
-                async with site.server.stream("GET", f"/api/v1/runs/{run}/events") as joined:
-                    await joined.read_text("Half")
-                    await heartbeats(joined, 3)
-            await stream.rest()
-        for message in (found["message"], single, listed.json["items"][1]):
-            assert (message["content"], message["status"]) == ("Half", "streaming")
-            assert message["outcome"] is message["completed_at"] is None
-        assert found["run"]["status"] == "streaming"
-        assert found["run"]["outcome"] is None
-        assert found["run"]["cursor"] == f"{run}.2"
-        assert of_session["live_run_id"] == run
+        await shows_nothing_new(patient, locked)
 
     async def test_p2_pieces_that_come_one_by_one_meanwhile_are_all_there_in_order(
         self, patient: Deployment
@@ -158,7 +104,7 @@ class TestForAShortTime:
             pieces += [gate, completion_chunk(content=f" {n}")]
         async with site.ask(site.answers(*pieces, *completion())) as stream:
             await stream.read_text("Half")
-            with locked(site):
+            async with locked(site):
                 for gate in gates:
                     gate.set()
                     await heartbeats(stream, 3)
@@ -175,7 +121,7 @@ class TestForAShortTime:
         async with site.ask(question) as stream:
             await stream.read_text("Half")
             left = site.upstream.closed_early
-            with locked(site):
+            async with locked(site):
                 path = f"/api/v1/runs/{stream.run_id}/cancel"
                 cancelling = asyncio.create_task(site.server.post(path))
                 await site.upstream.client_left(left + 1)
@@ -200,7 +146,7 @@ class TestForAShortTime:
             async with site.ask(question) as stream:
                 await stream.read_text("Half")
                 before = site.server.reset_peak_memory()
-                with locked(site):
+                async with locked(site):
                     gate.set()
                     await site.server.becomes("/readyz", 503)
                     await heartbeats(stream, 12)  # longer than the idle time-out: excused
@@ -212,51 +158,6 @@ class TestForAShortTime:
             )
             assert sum(map(len, texts)) == 30_000 * 1_000
             assert log.endswith(b'"outcome":"completed","finish":"stop"}\n\n')
-
-
-async def seen_is_stored(site: Deployment, stream: EventStream) -> None:
-    """Check that what a reader saw is the beginning of what is stored."""
-    log = await site.server.log_of(stream.run_id)
-    assert log.startswith(stream.log)
-    path = f"/api/v1/runs/{stream.run_id}/events"
-    cursor = stream.frames[-1].id
-    async with site.server.stream("GET", path, Last_Event_ID=cursor) as resumed:
-        await resumed.rest()
-    assert stream.log + resumed.log == log
-
-
-async def gives_up(site: Deployment, failure: Failure) -> None:
-    """What must happen when the store fails for longer than the patience."""
-    halved, waiting = Halved(site, ends=False), Halved(site, ends=False)
-    body = {"message": waiting.question, "stream": False}
-    async with site.ask(halved.question) as stream:
-        await stream.read_text("Half")
-        waited = asyncio.create_task(site.server.post("/api/v1/runs", body))
-        await site.upstream.asked(len(site.upstream.requests) + 1)
-        stalled = site.answers(completion_chunk(content="Silent"), Wire.STALL)
-        async with site.ask(stalled) as silent:
-            await silent.read_text("Silent")
-            with failure(site):
-                halved.gate.set()
-                waiting.gate.set()
-                assert await stream.broken() == []
-                refused(await waited)
-                refused(await site.server.post("/api/v1/runs", {"message": "And?"}))
-                assert (await site.server.get("/readyz")).status == 503
-                assert (await site.server.get("/healthz")).status == 200
-                found = await site.server.run(stream.run_id)
-                assert found["message"]["content"] == "Half"
-                assert found["message"]["status"] == "streaming"
-            await site.server.becomes("/readyz", 200)
-            ended = await site.server.ended(stream.run_id)
-            assert ended["run"]["reason"] == ended["message"]["reason"] == "storage_error"
-            assert ended["run"]["outcome"] == "interrupted"
-            assert ended["message"]["status"] == "partial"
-            assert ended["message"]["content"] in ("Half", "Half more")
-            await seen_is_stored(site, stream)
-            await site.server.post(f"/api/v1/runs/{silent.run_id}/cancel")
-            await silent.rest()
-    assert (await site.asked("And?"))["run"]["outcome"] == "completed"
 
 
 class TestForTooLong:
@@ -286,7 +187,7 @@ class TestForTooLong:
         async with site.ask(halved.question) as stream:
             await stream.read_text("Half")
             left = site.upstream.closed_early
-            with locked(site):
+            async with locked(site):
                 halved.gate.set()
                 await site.upstream.client_left(left + 1)
                 assert await stream.broken() == []
@@ -301,7 +202,7 @@ class TestForTooLong:
             streams = [await stack.enter_async_context(one) for one in asking]
             for stream in streams:
                 await stream.read_text("Half")
-            with locked(site):
+            async with locked(site):
                 for halved in halves:
                     halved.gate.set()
                 assert [await stream.broken() for stream in streams] == [[]] * 20
@@ -316,7 +217,7 @@ class TestForTooLong:
         site, halved = impatient, Halved(impatient)
         async with site.ask(halved.question) as stream:
             await stream.read_text("Half")
-            with locked(site):
+            async with locked(site):
                 halved.gate.set()
                 assert await stream.broken() == []
             message = (await site.server.ended(stream.run_id))["message"]
@@ -330,7 +231,7 @@ class TestForTooLong:
             halved = Halved(site)
             async with site.ask(halved.question) as stream:
                 await stream.read_text("Half")
-                with locked(site):
+                async with locked(site):
                     halved.gate.set()
                     assert await stream.broken() == []
                     site.server.signal(signal.SIGKILL)
@@ -352,7 +253,7 @@ class TestForTooLong:
                 streams = [await stack.enter_async_context(one) for one in asking]
                 for stream in streams:
                     await stream.read_text("Half")
-                with locked(site):
+                async with locked(site):
                     site.server.signal(signal.SIGTERM)
                     await site.server.exit()
             await site.restart()

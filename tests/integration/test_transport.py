@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.errors import LocalProtocolError, UpstreamError
 from holdfast.events import Reason
-from holdfast.upstreams.transport import Response, Transport
+from holdfast.upstreams.wire.transport import Response, Transport
 from tests.support.loop import until
 from tests.support.upstream_server import (
     LAST_CHUNK,

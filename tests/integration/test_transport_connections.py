@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from holdfast.errors import LocalProtocolError
-from holdfast.upstreams.transport import Transport
+from holdfast.upstreams.wire.transport import Transport
 from tests.support.loop import until
 from tests.support.upstream_server import (
     LAST_CHUNK,
@@ -106,7 +106,7 @@ async def test_a_connection_that_speaks_unasked_is_not_used_again(transport: Tra
 async def test_an_idle_connection_is_closed_after_a_while(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.http1.KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr("holdfast.upstreams.wire.http1.KEEP_ALIVE_S", 0.01)
     async with ScriptedUpstream(whole("ok")) as server:
         await transport.fetch("GET", server.base_url, {})
         await until(lambda: not transport._pool._all)
@@ -137,7 +137,7 @@ async def test_a_settled_connection_is_used_again_once_it_ended(transport: Trans
 async def test_a_settled_connection_that_does_not_end_is_closed(
     transport: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.upstreams.transport.SETTLE_S", 0.01)
+    monkeypatch.setattr("holdfast.upstreams.wire.transport.SETTLE_S", 0.01)
     async with ScriptedUpstream([head(), chunk(b"done"), Wire.STALL]) as server:
         async with transport.stream("GET", server.base_url, {}) as response:
             await response.read()

@@ -5,6 +5,7 @@ death of its process would; `rows` counts what is in a table, so that nothing ca
 """
 
 import asyncio
+import contextlib
 import sqlite3
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -43,6 +44,10 @@ class StoreHarness(ABC):
     @abstractmethod
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table, read past the store."""
+
+    @abstractmethod
+    async def change(self, sql: str) -> None:
+        """Change something past the store."""
 
     async def open(self) -> Store:
         """An opened store; it is closed with the test."""
@@ -90,6 +95,11 @@ class SqliteHarness(StoreHarness):
     async def rows(self, table: str) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self.read, f"SELECT * FROM {table}")
 
+    async def change(self, sql: str) -> None:
+        connection = sqlite3.connect(self.path)
+        with contextlib.closing(connection), connection:
+            connection.execute(sql)
+
     def read(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query, on a connection of its own."""
         connection = sqlite3.connect(self.path)
@@ -135,6 +145,9 @@ class PostgresHarness(StoreHarness):
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         return await self.read(f"SELECT * FROM {table}")
+
+    async def change(self, sql: str) -> None:
+        await self.read(sql)
 
     async def read(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         """The rows of a query, on a connection of its own."""

@@ -41,7 +41,7 @@ class JsNode(NodeClient):
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         command = json.dumps({"number": number, "do": name, **given})
         self._process.stdin.write(command.encode() + b"\n")
-        async with asyncio.timeout(GIVE_UP_S):
+        async with asyncio.timeout(3 * GIVE_UP_S):
             answer = await future
         assert "error" not in answer, answer["error"]
         return answer["result"]

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 HOST: Final = "127.0.0.1"
 READ_BYTES: Final = 65_536
 ASKS_FOR_ENCRYPTION: Final = (80_877_103, 80_877_104)
-NOTIFICATION, READY = b"A", b"Z"
+NOTIFICATION = b"A"
+READY = b"Z\0\0\0\5I"
+"""Ready for a query, and in no transaction: what was asked for before is done."""
 WAIT_S: Final = 20.0
 RESET: Final = struct.pack("ii", 1, 0)
 _NAME: Final = re.compile(rb"\0application_name\0([^\0]*)\0")
@@ -83,7 +85,8 @@ class PgProxy:
         self.names: list[str] = []
         self.passed = self.swallowed = 0
         self._links: list[_Link] = []
-        self._refuses = self._swallows = self._loses = False
+        self._refuses = self._swallows = False
+        self._loses: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pg-proxy")
@@ -114,9 +117,12 @@ class PgProxy:
         """Hold what comes from the node (`up`), from the server (`down`), and new connections."""
         self._soon(self._stall, up, down)
 
-    def lose_answer(self) -> None:
-        """Swallow the next answer of the server, and cut: what it answers has been done."""
-        self._soon(setattr, self, "_loses", True)
+    def lose_answer(self, name: str = "") -> None:
+        """Cut everything when the server tells that something is done, and do not let it tell.
+
+        It waits for an answer on a connection whose application name begins with `name`.
+        """
+        self._soon(setattr, self, "_loses", name)
 
     def swallow_notifications(self, swallow: bool = True) -> None:
         """Let no notification through; everything else passes."""
@@ -139,7 +145,8 @@ class PgProxy:
             self._down.clear()
 
     def _heal(self) -> None:
-        self._refuses = self._swallows = self._loses = False
+        self._refuses = self._swallows = False
+        self._loses = None
         for gate in (self._takes, self._up, self._down):
             gate.set()
         for link in self._links:
@@ -189,7 +196,8 @@ class PgProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         start = await _read_start(reader, near)
-        self.names += [name.decode() for name in _NAME.findall(start)]
+        names = [name.decode() for name in _NAME.findall(start)]
+        self.names += names
         answers, far = await asyncio.open_connection(*self._target)
         link = _Link(near, far)
         self._links.append(link)
@@ -197,13 +205,13 @@ class PgProxy:
         try:
             await asyncio.gather(
                 _pass(reader, far, lambda data: (data,), (self._up, link.told)),
-                _pass(answers, near, self._filter(), (self._down,)),
+                _pass(answers, near, self._filter("".join(names)), (self._down,)),
             )
         finally:
             self._links.remove(link)
             _reset(far)
 
-    def _filter(self) -> Callable[[bytes], Iterable[bytes]]:
+    def _filter(self, name: str) -> Callable[[bytes], Iterable[bytes]]:
         """What of the server's bytes passes."""
         messages = Messages()
 
@@ -216,8 +224,8 @@ class PgProxy:
 
         def pick(data: bytes) -> list[bytes]:
             found = messages.feed(data)
-            if self._loses and any(message[:1] == READY for message in found):
-                self._loses = False
+            if self._loses is not None and name.startswith(self._loses) and READY in found:
+                self._loses = None
                 self._cut(silently=False)
                 return []
             return [message for message in found if passes(message)]

@@ -32,6 +32,8 @@ from tests.support.upstream_server import (
     whole,
 )
 
+START_S = 60.0
+"""What a busy machine may take to start a server."""
 DEFAULT_ANSWER = completion("Kelp ", "holds ", "fast.")
 
 
@@ -87,11 +89,17 @@ class Server(Client):
                 stderr=log,
             )
         self.pid = self.process.pid
-        await self._ready(start)
+        try:
+            await self._ready(start)
+        except BaseException:
+            if self.process.returncode is None:
+                self.process.kill()
+            await self.process.wait()
+            raise
         return self
 
     async def _ready(self, start: int) -> None:
-        async with asyncio.timeout(GIVE_UP_S):
+        async with asyncio.timeout(START_S):
             while "Holdfast at " not in (text := self.log_text[start:]) or "\n" not in text:
                 assert self.process.returncode is None, text
                 await asyncio.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""A store of several nodes that does what a test says: the events of runs, and who executes them."""
+"""A store of several nodes that does what a test says: the events of runs, who executes them."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from holdfast.cli.terminal import Terminal
+from holdfast.cli.terminal import Terminal, plain
 from holdfast.engine.fold import Fold
 from holdfast.events import (
     Entry,
@@ -27,6 +27,7 @@ class AnswerView:
     def __init__(self, terminal: Terminal) -> None:
         """Show on `terminal`."""
         self._terminal = terminal
+        self._text = terminal.text_writer()
         self._fold = Fold()
         self._reasoning = False
         self.start: RunStart | None = None
@@ -48,9 +49,9 @@ class AnswerView:
             case RunStart():
                 self.start = event
             case TextDelta():
-                self._terminal.write(event.text)
+                self._text.write(plain(event.text))
             case TextReplace():
-                self._rewrite(event.text)
+                self._rewrite(plain(event.text))
             case ReasoningDelta():
                 self._terminal.mention(event.text, end="")
             case Step():
@@ -61,17 +62,19 @@ class AnswerView:
                 pass  # references come at the end; tool calls and usage are for programs
 
     def _rewrite(self, text: str) -> None:
-        shown = self._fold.answer().text
-        if text.startswith(shown):
-            self._terminal.write(text[len(shown) :])
-        else:
+        if not self._text.rewrite(text):
+            self._text.close()
             self._terminal.line()
             self._terminal.say("The answer was written anew:")
-            self._terminal.write(text)
+            self._text.write(text)
+
+    def leave(self) -> None:
+        """Show all there is by now; nothing more will come."""
+        self._text.close()
 
     def _close(self, end: RunEnd) -> None:
         self.end = end
-        self._terminal.end_line()
+        self.leave()
         write_references(self._terminal, self._fold.answer().references)
         if end.outcome != Outcome.COMPLETED:
             self._terminal.say(describe_end(end.outcome, end.reason, end.error), style="bold")
@@ -93,9 +96,12 @@ def write_references(terminal: Terminal, references: Iterable[Reference]) -> Non
         name = reference.document_name or reference.document_id or reference.url or "(no name)"
         terminal.line(f"[{reference.ordinal}] {_in_a_line(name)}", style="cyan")
         if reference.text:
-            terminal.line(f"    {_in_a_line(reference.text)}", style="dim")
+            terminal.line(_in_a_line(reference.text), style="dim", indent=4)
+        more = [f"score {reference.score:.2f}"] if reference.score is not None else []
         if reference.url and reference.url != name:
-            terminal.line(f"    {reference.url}", style="dim")
+            more.append(reference.url)
+        if more:
+            terminal.line(", ".join(more), style="dim", indent=4)
 
 
 def _in_a_line(text: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -45,7 +44,7 @@ class Question:
     """What is asked, or which run is read once more."""
 
     message: str = ""
-    session_id: str | None = None
+    session: str | None = None
     upstream: str | None = None
     resume: str | None = None
 
@@ -79,7 +78,6 @@ def ask(
         conversation.tell_how_to_resume(url)
         raise
     except KeyboardInterrupt:
-        terminal.end_line()
         conversation.tell_how_to_resume(url)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if view.start:
@@ -128,13 +126,13 @@ class _Conversation:
         client = AsyncClient(url, api_key=api_key, patience_s=PATIENCE_S, on_wait=self._on_wait)
         async with client:
             if question.resume:
-                entries = client.events(question.resume)
+                stream = client.resume(question.resume)
             else:
-                entries = client.ask(
-                    question.message, session_id=question.session_id, upstream=question.upstream
+                stream = client.ask(
+                    question.message, session=question.session, upstream=question.upstream
                 )
-            async with aclosing(entries):
-                await self._show(entries)
+            async with stream:
+                await self._show(stream.entries())
 
     async def _without_server(self, settings: Settings) -> None:
         from holdfast.embed import Holdfast
@@ -147,19 +145,22 @@ class _Conversation:
         async with Holdfast(settings=settings) as hold:
             run = await hold.ask(
                 message=question.message,
-                session_id=question.session_id,
+                session_id=question.session,
                 upstream=question.upstream,
             )
             await self._show(hold.read(run.id, after=0))
 
     async def _show(self, entries: AsyncIterator[Entry]) -> None:
-        async for entry in entries:
-            if self._waiting:
-                self._waiting = False
-                self._terminal.say("Connected again.")
-            self._view.show(entry)
-            if isinstance(entry.event, RunStart):
-                last.remember(entry.event)
+        try:
+            async for entry in entries:
+                if self._waiting:
+                    self._waiting = False
+                    self._terminal.say("Connected again.")
+                self._view.show(entry)
+                if isinstance(entry.event, RunStart):
+                    last.remember(entry.event)
+        finally:
+            self._view.leave()
 
     def _on_wait(self, cause: str) -> None:
         if not self._waiting:

@@ -2,16 +2,16 @@
 
 import asyncio
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
 from holdfast.cli import last, options
 from holdfast.cli.answer import describe_end, write_references
-from holdfast.cli.terminal import Terminal
+from holdfast.cli.terminal import Terminal, plain
 from holdfast.client import AsyncClient, ServerUnreachable
-from holdfast.events import Outcome, Reference
+from holdfast.events import Outcome
+from holdfast.http.shapes import MessageShape, message_shape
 from holdfast.settings import RouterSettings, Settings, load
 
 HELP = """
@@ -46,32 +46,36 @@ def show(
 async def _show(client: AsyncClient, session_id: str, terminal: Terminal) -> None:
     async with client:
         session = await client.session(session_id)
-        terminal.line(session["title"] or session_id, style="bold")
+        terminal.line(session.title or session_id, style="bold")
         async for message in client.messages(session_id):
             _write(terminal, message)
 
 
 async def _show_from_database(settings: Settings, session_id: str, terminal: Terminal) -> None:
     from holdfast.embed import Holdfast
-    from holdfast.http.shapes import message_shape
 
     # Nobody is asked here, so nobody needs to be there.
     settings = settings.model_copy(update={"router": RouterSettings()})
     async with Holdfast(settings=settings, upstreams={}) as hold:
         for record in await hold.messages(session_id, limit=sys.maxsize):
-            _write(terminal, msgspec.to_builtins(message_shape(record)))
+            _write(terminal, message_shape(record))
 
 
-def _write(terminal: Terminal, message: dict[str, Any]) -> None:
+def _write(terminal: Terminal, message: MessageShape) -> None:
     terminal.line()
-    who = "Question" if message["role"] == "user" else f"Answer ({message['upstream']})"
-    terminal.line(f"{who}, {message['created_at']}", style="cyan")
-    if message["content"]:
-        terminal.write(message["content"])
+    asked = message.role == "user"
+    who = "Question" if asked else f"Answer ({message.upstream})"
+    terminal.line(f"{who}, {message.created_at}", style="cyan")
+    if asked:
+        terminal.write(message.content)
         terminal.end_line()
-    write_references(terminal, msgspec.convert(message["references"], list[Reference]))
-    if message["status"] == "streaming":
+        return
+    text = terminal.text_writer()
+    text.write(plain(message.content))
+    text.close()
+    write_references(terminal, message.references)
+    if message.status == "streaming":
         terminal.line("(being written)", style="dim")
-    elif message["role"] != "user" and message["outcome"] != Outcome.COMPLETED:
-        text = describe_end(message["outcome"], message["reason"], message["error"])
-        terminal.line(text, style="bold")
+    elif message.outcome != Outcome.COMPLETED:
+        ending = describe_end(message.outcome, message.reason, message.error)
+        terminal.line(ending, style="bold")

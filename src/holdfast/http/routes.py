@@ -12,12 +12,24 @@ from holdfast.errors import MethodNotAllowed
 from holdfast.http import status
 from holdfast.http.endpoint import Call, Endpoint
 from holdfast.http.operation import Operation
-from holdfast.http.surfaces import ai_sdk, keys, messages, native, openai, plain, stream_ask, v1
+from holdfast.http.surfaces import (
+    ai_sdk,
+    documents,
+    keys,
+    messages,
+    native,
+    openai,
+    plain,
+    stream_ask,
+    v1,
+)
 from holdfast.runner.supervisor import Supervisor
 
-SURFACES: Final = (ai_sdk, keys, messages, native, openai, plain, status, stream_ask, v1)
+SURFACES: Final = (
+    *(ai_sdk, documents, keys, messages, native, openai, plain, status, stream_ask, v1),
+)
 """Each with a function `operations`; a new dialect is a module in `surfaces` and its name here."""
-EMBEDDED: Final = (native, status)
+EMBEDDED: Final = (documents, native, status)
 """Those that another application gets: the other ones' paths may be its own."""
 
 Admit: TypeAlias = Callable[[Call, str], Awaitable[None]]

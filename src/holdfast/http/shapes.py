@@ -39,6 +39,12 @@ class RunRequest(AnswerOptions, frozen=True, kw_only=True):
     """For this question and, if it begins a session, for those that follow in it."""
 
 
+class EditRequest(AnswerOptions, frozen=True, kw_only=True):
+    """A question in other words."""
+
+    message: str
+
+
 class FeedbackRequest(_Body, frozen=True, kw_only=True):
     """What a person thinks of an answer; a `rating` of null takes it back."""
 

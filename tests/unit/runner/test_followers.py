@@ -215,9 +215,11 @@ async def test_the_owner_is_asked_for_hints_and_told_when_nobody_reads_any_more(
 
 
 async def test_an_owner_that_could_not_be_found_is_looked_for_again(
-    store: ScriptedShared, followers: Followers, monkeypatch: pytest.MonkeyPatch
+    store: ScriptedShared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WATCH_S", SOON_S)
+    followers = Followers(store, TAIL_BYTES, patience_s=NEVER_S)
+    followers.start()
     store.faults["node_of"] = RuntimeError("scripted: something unforeseen")
     store.say("run", *entries_of(1, 1))
     reading = asyncio.create_task(rest(reader_of(store, followers, "run")))
@@ -233,6 +235,7 @@ async def test_an_owner_that_could_not_be_found_is_looked_for_again(
     store.end("run", end_of(2))
     followers.hear("run", 2)
     await reading
+    await followers.close()
 
 
 async def test_a_hint_names_as_many_runs_as_fit(

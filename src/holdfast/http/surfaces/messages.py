@@ -7,7 +7,6 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope
 
-from holdfast.clock import now_ms
 from holdfast.dialects.messages import (
     LegacyMessagesEncoder,
     MessagesEncoder,
@@ -24,7 +23,7 @@ from holdfast.http.operation import IDEMPOTENCY_KEY, Operation, Parameter
 from holdfast.http.surfaces.surface import Surface, bound_key, reworded, run_response, why_early
 from holdfast.runner.supervisor import Supervisor
 from holdfast.store.port import CompleteMessage, MessageRecord, RunRecord, SessionRecord
-from holdfast.upstreams.references import CHUNK, read_reference
+from holdfast.upstreams.decoding.references import CHUNK, read_reference
 
 FRAMES = (
     "Each `data` is an envelope: `answer` has a piece of the text; the frame with `final` has the "
@@ -179,7 +178,12 @@ class MessagesRoutes(Surface):
         text = self._completed(message, body.answer)
         await self._supervisor.commits.submit(
             CompleteMessage(
-                call.owner, session.id, message.id, text, self._references(body), now_ms()
+                call.owner,
+                session.id,
+                message.id,
+                text,
+                self._references(body),
+                self._supervisor.now(),
             )
         )
         message = await self._supervisor.get_message(call.owner, body.message_id)

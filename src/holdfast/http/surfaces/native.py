@@ -1,4 +1,4 @@
-"""The native surface: runs, sessions and messages under /api/v1."""
+"""The native surface under /api/v1: runs and their events; `sessions` has the rest of it."""
 
 from typing import Any
 
@@ -6,46 +6,33 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from holdfast import ids
-from holdfast.clock import now_ms
 from holdfast.dialects.base import Encoder
 from holdfast.dialects.native import NativeEncoder
 from holdfast.engine.cursor import Cursor, parse_cursor, parse_position
-from holdfast.errors import BadRequest, Conflict, CursorAhead, NotFound
+from holdfast.errors import Conflict, CursorAhead, NotFound
 from holdfast.http import shapes
 from holdfast.http.dialects import about
-from holdfast.http.endpoint import Call, identified, json_response
+from holdfast.http.endpoint import Call, identified
 from holdfast.http.operation import (
     AFTER,
     IDEMPOTENCY_KEY,
     LAST_EVENT_ID,
-    LIMIT,
     Operation,
-    Parameter,
 )
 from holdfast.http.stream import EventStream, run_headers
+from holdfast.http.surfaces import sessions
 from holdfast.http.surfaces.surface import (
     Surface,
-    bound_metadata,
-    message_response,
     run_response,
 )
 from holdfast.http.waiting import run_to_end
 from holdfast.runner.reader import Reader
 from holdfast.runner.supervisor import Question, Supervisor
 from holdfast.store.port import (
-    CreateSession,
     MessageRecord,
     RunRecord,
     SessionRecord,
-    SetFeedback,
-    UpdateSession,
 )
-
-PAGE = 50
-MAX_PAGE = 200
-MAX_QUERY_CHARS = 200
-TIME_DIGITS = 15
 
 RUN_EXAMPLE = {"message": "What is a holdfast?", "stream": True}
 RUN_PARAMETERS = (IDEMPOTENCY_KEY, LAST_EVENT_ID)
@@ -239,125 +226,6 @@ class NativeRoutes(Surface):
     async def _session(self, call: Call) -> SessionRecord:
         return await self._supervisor.get_session(call.owner, call.path_params["id"])
 
-    async def create_session(self, call: Call) -> ASGIApp:
-        """An empty session."""
-        body = await call.json_body(shapes.NewSessionRequest, self._settings.limits.body_bytes)
-        bound_metadata(body.metadata)
-        self._supervisor.presets.check(body.preset)
-        at = now_ms()
-        session = SessionRecord(
-            ids.new_id(),
-            call.owner,
-            body.title,
-            at,
-            at,
-            preset=body.preset,
-            metadata=body.metadata,
-        )
-        await self._supervisor.commits.submit(CreateSession(session))
-        return _session_response(session, 201)
-
-    async def get_session(self, call: Call) -> ASGIApp:
-        """One session."""
-        return _session_response(await self._session(call))
-
-    async def update_session(self, call: Call) -> ASGIApp:
-        """Rename a session or replace its metadata."""
-        body = await call.json_body(shapes.SessionRequest, self._settings.limits.body_bytes)
-        bound_metadata(body.metadata)
-        await self._supervisor.commits.submit(
-            UpdateSession(call.owner, call.path_params["id"], now_ms(), body.title, body.metadata)
-        )
-        return _session_response(await self._session(call))
-
-    async def delete_session(self, call: Call) -> ASGIApp:
-        """Erase a session with everything in it; its live run is stopped first."""
-        session_id = call.path_params["id"]
-        await self._supervisor.delete_session(call.owner, session_id)
-        return _nothing(session_id)
-
-    async def list_sessions(self, call: Call) -> ASGIApp:
-        """Sessions, last used first."""
-        limit = call.integer("limit", PAGE, 1, MAX_PAGE)
-        before = _page(call, "before")
-        sessions = await self._supervisor.store.list_sessions(
-            call.owner,
-            limit + 1,
-            (int(before[0]), before[1]) if before else None,
-            _query(call),
-        )
-        more = sessions[limit - 1] if len(sessions) > limit else None
-        return json_response(
-            shapes.SessionList(
-                [shapes.session_shape(session) for session in sessions[:limit]],
-                f"{more.updated_at}.{more.id}" if more else None,
-            )
-        )
-
-    # ------------------------------------------------------------------ messages
-
-    async def list_messages(self, call: Call) -> ASGIApp:
-        """A session's messages, oldest first, each answer in its active version."""
-        session = await self._session(call)
-        limit = call.integer("limit", PAGE, 1, MAX_PAGE)
-        messages = await self._supervisor.list_messages(session.id, limit + 1, _page(call, "after"))
-        more = messages[limit - 1] if len(messages) > limit else None
-        page = shapes.MessageList(
-            [shapes.message_shape(message) for message in messages[:limit]],
-            f"{more.turn_id}.{more.id}" if more else None,
-        )
-        return identified(json_response(page), {"session_id": session.id})
-
-    async def get_message(self, call: Call) -> ASGIApp:
-        """One message, any version."""
-        return _message_response(
-            await self._supervisor.get_message(call.owner, call.path_params["id"])
-        )
-
-    async def set_feedback(self, call: Call) -> ASGIApp:
-        """Keep what a person thinks of an answer, in place of what was said before."""
-        body = await call.json_body(shapes.FeedbackRequest, self._settings.limits.body_bytes)
-        message_id = call.path_params["id"]
-        feedback = None
-        if body.rating is not None:
-            feedback = {
-                "rating": body.rating,
-                "comment": body.comment,
-                "at": shapes.timestamp(now_ms()),
-            }
-        await self._supervisor.commits.submit(SetFeedback(call.owner, message_id, feedback))
-        return _message_response(await self._supervisor.get_message(call.owner, message_id))
-
-    # ------------------------------------------------------------------ upstreams and presets
-
-    async def list_upstreams(self, call: Call) -> ASGIApp:
-        """The upstreams that a question can name."""
-        healths = await self._supervisor.healths()
-        return json_response(
-            shapes.UpstreamList(
-                [
-                    shapes.UpstreamShape(name, upstream.kind, healths[name].ok)
-                    for name, upstream in self._supervisor.upstreams.items()
-                ]
-            )
-        )
-
-    async def list_presets(self, call: Call) -> ASGIApp:
-        """The presets that a session can be created with."""
-        presets = self._settings.presets.items()
-        return json_response(
-            shapes.PresetList(
-                [shapes.PresetShape(name, one.upstream, one.model) for name, one in presets]
-            )
-        )
-
-
-def _query(call: Call) -> str | None:
-    text = call.query_params.get("q", "").strip()
-    if len(text) > MAX_QUERY_CHARS:
-        raise BadRequest(f"q has more than {MAX_QUERY_CHARS} characters")
-    return text or None
-
 
 def _position_text(call: Call) -> str | None:
     return call.headers.get("last-event-id") or call.query_params.get("after")
@@ -368,35 +236,12 @@ def _position(call: Call, run_id: str) -> Cursor:
     return parse_position(text, run_id) if text is not None else Cursor(run_id, 0)
 
 
-def _page(call: Call, name: str) -> tuple[str, str] | None:
-    text = call.query_params.get(name)
-    if text is None:
-        return None
-    first, dot, second = text.partition(".")
-    if not dot or len(text) > 200 or (name == "before" and not _is_time(first)):
-        raise BadRequest(f"{name} takes the `next` of the page before")
-    return first, second
-
-
-def _is_time(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= TIME_DIGITS
-
-
 def _nothing(session_id: str, run: RunRecord | None = None) -> Response:
     response = Response(status_code=204)
     if run is not None:
         response.headers.raw.extend(run_headers(run))
         return response
     return identified(response, {"session_id": session_id})
-
-
-def _session_response(session: SessionRecord, status: int = 200) -> Response:
-    response = json_response(shapes.session_shape(session), status)
-    return identified(response, {"session_id": session.id})
-
-
-def _message_response(message: MessageRecord) -> Response:
-    return message_response(shapes.message_shape(message), message)
 
 
 def operations(supervisor: Supervisor) -> list[Operation]:
@@ -445,81 +290,12 @@ def operations(supervisor: Supervisor) -> list[Operation]:
             answer=shapes.RunAnswer,
         ),
         Operation(
-            "POST",
-            "/api/v1/sessions",
-            native.create_session,
-            "Create an empty session",
-            body=shapes.NewSessionRequest,
-            answer=shapes.SessionShape,
-            status=201,
-            example={"title": "Kelp"},
-        ),
-        Operation(
-            "GET",
-            "/api/v1/sessions",
-            native.list_sessions,
-            "Sessions, last used first; with `q` those that a text is in",
-            answer=shapes.SessionList,
-            parameters=(
-                LIMIT,
-                Parameter("before", "query", "`next` of the page before."),
-                Parameter("q", "query", "A text in the title or in a message."),
-            ),
-        ),
-        Operation(
-            "GET",
-            "/api/v1/sessions/{id}",
-            native.get_session,
-            "One session",
-            answer=shapes.SessionShape,
-        ),
-        Operation(
-            "PATCH",
-            "/api/v1/sessions/{id}",
-            native.update_session,
-            "Rename a session or replace its metadata",
-            body=shapes.SessionRequest,
-            answer=shapes.SessionShape,
-            example={"title": "Kelp and tides"},
-        ),
-        Operation(
-            "DELETE",
-            "/api/v1/sessions/{id}",
-            native.delete_session,
-            "Erase a session with everything in it",
-            status=204,
-        ),
-        Operation(
             "GET",
             "/api/v1/sessions/{id}/events",
             native.session_events,
             "Join the session's live run; 204 if there is none",
             stream=True,
             parameters=(LAST_EVENT_ID, AFTER),
-        ),
-        Operation(
-            "GET",
-            "/api/v1/sessions/{id}/messages",
-            native.list_messages,
-            "A session's messages, oldest first",
-            answer=shapes.MessageList,
-            parameters=(LIMIT, Parameter("after", "query", "`next` of the page before.")),
-        ),
-        Operation(
-            "GET",
-            "/api/v1/messages/{id}",
-            native.get_message,
-            "One message, any version",
-            answer=shapes.MessageShape,
-        ),
-        Operation(
-            "PUT",
-            "/api/v1/messages/{id}/feedback",
-            native.set_feedback,
-            "Say what you think of an answer",
-            body=shapes.FeedbackRequest,
-            answer=shapes.MessageShape,
-            example={"rating": "up", "comment": "Just what I needed."},
         ),
         Operation(
             "POST",
@@ -543,18 +319,5 @@ def operations(supervisor: Supervisor) -> list[Operation]:
             parameters=RUN_PARAMETERS,
             example={"message": "What is kelp?", "stream": True},
         ),
-        Operation(
-            "GET",
-            "/api/v1/upstreams",
-            native.list_upstreams,
-            "The upstreams a question can name, and whether they answer",
-            answer=shapes.UpstreamList,
-        ),
-        Operation(
-            "GET",
-            "/api/v1/presets",
-            native.list_presets,
-            "The presets that a session can be created with",
-            answer=shapes.PresetList,
-        ),
+        *sessions.operations(supervisor),
     ]
