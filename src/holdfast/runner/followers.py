@@ -139,11 +139,12 @@ class Followers:
             self._hinted[run_id] = max(seq, self._hinted.get(run_id, 0))
             self._news.set()
 
-    def look(self) -> None:
-        """Hints may have been lost: look at everything."""
-        for follower in self._followed.values():
-            follower.looked_at = NEVER
-        self._news.set()
+    def look(self, run_ids: Iterable[str] | None = None) -> None:
+        """There may be more than hints have told, of these runs or (default) of any: look."""
+        for run_id in self._followed if run_ids is None else run_ids:
+            if run_id in self._followed:
+                self._followed[run_id].looked_at = NEVER
+                self._news.set()
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
     every heartbeat   keep the lease; find it lost ──► drop every run, join anew
     every heartbeat   take the lease of dead nodes, end their runs; look for what was asked of us
     a hint            "watch": a reader elsewhere wants news; "cancel": a run should stop;
-                      "news": a run that is followed here has more
+                      "news", "gone": a run that is followed here has more, or is over
 
 Everything a hint says can be found in the store, so losing one costs latency only.
 """
@@ -11,7 +11,7 @@ Everything a hint says can be found in the store, so losing one costs latency on
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from holdfast.clock import SharedClock
@@ -36,11 +36,28 @@ class Runs(Protocol):
     def stop_run(self, run_id: str) -> None:
         """Somebody elsewhere wants this run to stop."""
 
-    def abandon(self) -> None:
-        """Others have ended the runs of this node, or will: drop them."""
+    def live_ids(self) -> Collection[str]:
+        """The ids of all runs that are live here."""
+
+    def abandon(self, run_ids: Iterable[str] | None = None) -> None:
+        """Others have ended these runs, or will: drop them. None: all of this node."""
 
     def adopt(self, runs: Sequence[RunRecord]) -> None:
         """End runs that are this node's by the store, though nobody executes them."""
+
+
+class _Sightings:
+    """What has been seen again and again for a while."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._since: dict[str, float] = {}
+
+    def lasting(self, seen: Iterable[str]) -> list[str]:
+        """Those of what is seen now that have been seen for long enough."""
+        now = asyncio.get_running_loop().time()
+        self._since = {name: self._since.get(name, now) for name in seen}
+        return [name for name, since in self._since.items() if now - since >= self._patience_s]
 
 
 class Node:
@@ -69,7 +86,8 @@ class Node:
         self._watchers = Watchers(runs.live, store.send_hint)
         self._gaps: list[asyncio.Event] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._strays: dict[str, float] = {}
+        self._strays = _Sightings(settings.heartbeat_s / 2)
+        self._ended = _Sightings(settings.heartbeat_s / 2)
         self._reachable = True
 
     async def start(self) -> None:
@@ -141,27 +159,20 @@ class Node:
         if self.joined:
             logger.error("this node's lease ran out, and others have ended its runs")
         self.joined = False
-        self._strays.clear()
         self._runs.abandon()
 
     async def _care(self) -> None:
         await self._reap()
-        unknown: dict[str, RunRecord] = {}
-        for run, cancelled in await self._store.own_runs():
-            if self._runs.live(run.id) is None:
-                unknown[run.id] = run
-            elif cancelled:
-                self._runs.stop_run(run.id)
-        self._adopt(unknown)
-
-    def _adopt(self, unknown: Mapping[str, RunRecord]) -> None:
-        """Runs that nobody has executed for a while; not one that is just being made or ended."""
-        now = asyncio.get_running_loop().time()
-        self._strays = {run_id: self._strays.get(run_id, now) for run_id in unknown}
-        patience_s = self._settings.heartbeat_s / 2
-        self._runs.adopt(
-            [unknown[run_id] for run_id, seen in self._strays.items() if now - seen >= patience_s]
-        )
+        before = self._runs.live_ids()
+        own = {run.id: (run, cancelled) for run, cancelled in await self._store.own_runs()}
+        for run_id, (_, cancelled) in own.items():
+            if cancelled:
+                self._runs.stop_run(run_id)
+        # What has just been made or ended is known here a moment before or after the store.
+        strays = [run_id for run_id in own if self._runs.live(run_id) is None]
+        ended = [run_id for run_id in before if run_id not in own and self._runs.live(run_id)]
+        self._runs.adopt([own[run_id][0] for run_id in self._strays.lasting(strays)])
+        self._runs.abandon(self._ended.lasting(ended))
 
     async def _reap(self) -> None:
         taken = await self._store.reap()
@@ -184,7 +195,10 @@ class Node:
             case "news", _:
                 for word in words:
                     run_id, _, seq = word.partition(":")
-                    self.followers.hear(run_id, int(seq))
+                    if seq.isdecimal():
+                        self.followers.hear(run_id, int(seq))
+            case "gone", _:
+                self.followers.look(words)
             case "cancel", [run_id]:
                 self._runs.stop_run(run_id)
             case "watch", [node_id, *run_ids]:

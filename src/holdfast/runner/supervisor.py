@@ -7,20 +7,19 @@ of a run is a `Reader`.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 import anyio
 import msgspec
 
 from holdfast.clock import SharedClock, now_ms
-from holdfast.engine.run import Status, UpstreamEnd
+from holdfast.engine.run import UpstreamEnd
 from holdfast.errors import (
     Conflict,
     Draining,
     Fenced,
     HoldfastError,
-    NotFound,
     RunActive,
     StoreError,
     StoreUnavailable,
@@ -28,6 +27,7 @@ from holdfast.errors import (
 from holdfast.events import Entry, Reason, encode
 from holdfast.live.wake import Wake
 from holdfast.runner import recovery
+from holdfast.runner.archive import Archive
 from holdfast.runner.asking import Question as Question
 from holdfast.runner.candidates import Candidates
 from holdfast.runner.execution import Execution, LoadHistory
@@ -38,16 +38,13 @@ from holdfast.runner.node import Node
 from holdfast.runner.quota import Claim, Quota
 from holdfast.runner.reader import Reader
 from holdfast.runner.reception import Prepared, Reception
-from holdfast.runner.snapshot import answer_so_far, with_answer
 from holdfast.settings import Settings
 from holdfast.store.group_commit import GroupCommit
 from holdfast.store.port import (
     DeleteSession,
-    MessageRecord,
     RequestCancel,
     RunCreated,
     RunRecord,
-    SessionRecord,
     Store,
     Write,
 )
@@ -56,6 +53,7 @@ from holdfast.upstreams.base import Ask, Health, Upstream
 
 logger = logging.getLogger(__name__)
 
+SHUT_DOWN = UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down")
 BUSY_TRIES = 5
 """How often `on_busy = "cancel"` stops a live run that came in between."""
 RESCUE_PAUSES_S = (0.05, 0.2, 1.0, 5.0, 30.0)
@@ -64,7 +62,7 @@ END_TIMEOUT_S = 5.0
 """How long a cancel waits for the run's end to be committed before it answers anyway."""
 
 
-class Supervisor:
+class Supervisor(Archive):
     """See the module."""
 
     def __init__(
@@ -80,7 +78,7 @@ class Supervisor:
             ConfigError: The settings name an upstream that is not there.
         """
         self.settings = settings
-        self.store = store
+        super().__init__(store)
         self.upstreams = upstreams
         self._clock = SharedClock()
         self._node: Node | None = None
@@ -95,12 +93,15 @@ class Supervisor:
         self.keys = KeyRing(settings.api_keys, store, self.commits.submit, now, reload_s)
         self._quota = Quota(settings.limits)
         self.draining = False
+        self._grace_s = 0.0
         self._drained = asyncio.Event()
         self._health = HealthBoard(upstreams, self.router)
         self._now = now
         self._asking = 0
         self._asked = Wake()
         self._live: dict[str, Execution] = {}
+        self._making: set[str] = set()
+        """Runs whose creation is being committed: they may be stored before they are known here."""
         self._rescues: set[asyncio.Task[None]] = set()
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -144,6 +145,7 @@ class Supervisor:
             await self._drained.wait()
             return
         self.draining = True
+        self._grace_s = grace_s
         try:
             await self._drain(grace_s)
         finally:
@@ -152,21 +154,27 @@ class Supervisor:
     async def _drain(self, grace_s: float) -> None:
         while self._asking:
             await self._asked.wait()
-        waits = [asyncio.ensure_future(run.over.wait()) for run in self._live.values()]
         if self._node is not None:
             self._node.followers.send_away()
-            waits.append(asyncio.ensure_future(self._node.followers.idle()))  # type: ignore[arg-type]
+        if grace_s > 0:
+            await self._let_finish(grace_s)
+        left = tuple(self._live.values())
+        for execution in left:
+            execution.stop(SHUT_DOWN)
+        await asyncio.gather(*(self._ended(execution) for execution in left))
+        if self._node is not None:
+            self._node.followers.break_off()
+
+    async def _let_finish(self, grace_s: float) -> None:
+        """Wait until no run is live here and nobody reads runs of other nodes, for so long."""
+        ends: list[Coroutine[Any, Any, object]] = [run.over.wait() for run in self._live.values()]
+        if self._node is not None:
+            ends.append(self._node.followers.idle())
+        waits = [asyncio.create_task(end) for end in ends]
         if waits:
             _, late = await asyncio.wait(waits, timeout=grace_s)
             for wait in late:
                 wait.cancel()
-        end = UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down")
-        left = tuple(self._live.values())
-        for execution in left:
-            execution.stop(end)
-        await asyncio.gather(*(self._ended(execution) for execution in left))
-        if self._node is not None:
-            self._node.followers.break_off()
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Drain, save what is pending, and let go of everything."""
@@ -185,6 +193,10 @@ class Supervisor:
             except Exception:
                 logger.exception("the upstream %s could not be closed", upstream.name)
         await self.store.close()
+
+    def now(self) -> int:
+        """The time, in milliseconds since the epoch; all nodes on one store have the same."""
+        return self._now()
 
     @property
     def ready(self) -> bool:
@@ -244,7 +256,10 @@ class Supervisor:
         on_busy = prepared.question.on_busy or self.settings.runs.on_busy
         claim = await self._claim(prepared.question, on_busy)
 
+        run_id = prepared.write.run.id
+
         def execute(result: Any) -> None:
+            self._making.discard(run_id)
             # Not after the await: a request that is cancelled in between must not leave a run
             # that nobody executes.
             if isinstance(result, RunCreated) and not result.replayed:
@@ -255,8 +270,12 @@ class Supervisor:
         ids: dict[str, Any] = {}
         try:
             for _ in range(BUSY_TRIES):
+                self._making.add(run_id)
                 try:
                     created: RunCreated = await self.commits.submit(prepared.write, execute)
+                except StoreUnavailable:
+                    self._making.discard(run_id)
+                    raise
                 except RunActive as busy:
                     if on_busy == "reject":
                         raise
@@ -311,8 +330,8 @@ class Supervisor:
         )
         self._live[run.id] = execution
         execution.start(self._history(question, run))
-        if self.draining:
-            execution.stop(UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down"))
+        if self.draining and self._grace_s <= 0:
+            execution.stop(SHUT_DOWN)  # before it asks anybody
 
     def _history(self, question: Question, run: RunRecord) -> LoadHistory | None:
         if question.session_id is None:
@@ -429,16 +448,23 @@ class Supervisor:
         if execution is not None:
             execution.stop(UpstreamEnd(Reason.CLIENT_CANCELLED))
 
-    def abandon(self) -> None:
+    def abandon(self, run_ids: Iterable[str] | None = None) -> None:
         """See `node.Runs`."""
-        for execution in tuple(self._live.values()):
-            execution.abandon(Fenced("this node's lease ran out"))
+        for run_id in tuple(self._live if run_ids is None else run_ids):
+            execution = self._live.get(run_id)
+            if execution is not None:
+                execution.abandon(Fenced("others have ended this run"))
+
+    def live_ids(self) -> Collection[str]:
+        """See `node.Runs`."""
+        return tuple(self._live)
 
     def adopt(self, runs: Sequence[RunRecord]) -> None:
         """See `node.Runs`."""
         for run in runs:
-            logger.warning("run %s has nobody who executes it", run.id)
-            self._begin_rescue(run)
+            if run.id not in self._making:
+                logger.warning("run %s has nobody who executes it", run.id)
+                self._begin_rescue(run)
 
     async def _write_quietly(self, write: Write) -> None:
         try:
@@ -479,89 +505,3 @@ class Supervisor:
             return Reader(self.store, run_id, after, None, elsewhere=elsewhere)
         execution.audience.came()
         return Reader(self.store, run_id, after, execution.log, execution.audience.left)
-
-    async def get_run(self, owner: str, run_id: str) -> RunRecord:
-        """A run of this owner.
-
-        Raises:
-            NotFound: No such run.
-        """
-        run = await self.store.get_run(owner, run_id)
-        if run is None:
-            raise NotFound("there is no such run")
-        return run
-
-    async def extent(self, run: RunRecord) -> tuple[int, bool]:
-        """The seq of the last committed event of a run, and whether more may follow.
-
-        Raises:
-            StoreUnavailable: The store cannot be read.
-        """
-        execution = self._live.get(run.id)
-        if execution is not None:
-            return execution.log.saved_seq, True
-        if run.last_seq is not None:
-            return run.last_seq, False
-        page = await self.store.read_log(run.id, 0, 1)
-        return (0, False) if page is None else (page.last_seq, not page.ended)
-
-    async def get_session(self, owner: str, session_id: str) -> SessionRecord:
-        """A session of this owner.
-
-        Raises:
-            NotFound: No such session.
-        """
-        session = await self.store.get_session(owner, session_id)
-        if session is None:
-            raise NotFound("there is no such session")
-        return session
-
-    async def get_message(self, owner: str, message_id: str) -> MessageRecord:
-        """A message of this owner; while it streams, with what is committed so far.
-
-        Raises:
-            NotFound: No such message.
-        """
-        message = await self.store.get_message(owner, message_id)
-        if message is None:
-            raise NotFound("there is no such message")
-        return (await self._shown(message))[0]
-
-    async def list_messages(
-        self, session_id: str, limit: int, after: tuple[str, str] | None
-    ) -> list[MessageRecord]:
-        """The session's messages, oldest first; the caller must own the session."""
-        messages = await self.store.list_messages(session_id, limit, after)
-        return [(await self._shown(message))[0] for message in messages]
-
-    async def get_raw(self, owner: str, run_id: str) -> tuple[Any, Any]:
-        """What was said on the wire in an ended run: request and response.
-
-        Raises:
-            NotFound: No such run.
-        """
-        await self.get_run(owner, run_id)
-        return await self.store.get_raw(run_id)
-
-    async def snapshot(self, owner: str, run_id: str) -> tuple[RunRecord, MessageRecord, int]:
-        """A run with its message as far as it is committed, and the seq of that picture.
-
-        Raises:
-            NotFound: No such run.
-        """
-        run = await self.get_run(owner, run_id)
-        message = await self.store.get_message(owner, run.message_id)
-        if message is None:
-            raise NotFound("there is no such run")
-        message, seq = await self._shown(message)
-        if message.outcome is not None and run.status != "ended":
-            run = await self.get_run(owner, run_id)  # it ended between the two reads
-        return run, message, run.last_seq or seq
-
-    async def _shown(self, message: MessageRecord) -> tuple[MessageRecord, int]:
-        if message.status != Status.STREAMING or message.run_id is None:
-            return message, 0
-        execution = self._live.get(message.run_id)
-        log = execution.log if execution is not None else None
-        answer, seq = await answer_so_far(self.store, message.run_id, log)
-        return with_answer(message, answer), seq

@@ -59,14 +59,18 @@ class Watchers:
     def watch(self, node_id: str, run_ids: Iterable[str]) -> None:
         """A node reads these runs, or still does."""
         loop = asyncio.get_running_loop()
+        gone = []
         for run_id in run_ids:
             execution = self._live(run_id)
             if execution is None:
+                gone.append(run_id)
                 continue
             watcher = self._watchers.get((node_id, run_id))
             if watcher is None:
                 watcher = self._watchers[node_id, run_id] = _Watcher(self, node_id, execution)
             watcher.until = loop.time() + FORGET_S
+        if gone:  # it may have ended after that node had read the store, and before it asked
+            self._send(node_id, f"gone {' '.join(gone)}")
         if self._sweeping is None and self._watchers:
             self._sweeping = loop.call_later(FORGET_S / 3, self._sweep)
 

@@ -29,6 +29,8 @@ def create_run(driver: Driver, write: CreateRun) -> RunCreated:
         if write.retire_from is not None:
             turns = {"p_session_id": run.session_id, "p_turn_id": write.retire_from}
             driver.change(sql.RETIRE_TURNS, turns)
+            # Upstreams that keep conversations know those turns: they are given new ones.
+            driver.change(sql.FORGET_CONVERSATIONS, {"p_session_id": run.session_id})
     _insert_messages(driver, write)
     driver.change(sql.INSERT_RUN, {**run_row(run), **driver.node})
     driver.append(Append(run.id, 1, 1, write.start + b"\n"))

@@ -176,6 +176,7 @@ OWN_QUESTION = Prepared(
         messages.c.id == _p("id"),
         messages.c.session_id == _p("session_id"),
         messages.c.role == "user",
+        messages.c.active.is_(True),
     )
 )
 RETIRE_VERSIONS = Prepared(
@@ -186,6 +187,9 @@ RETIRE_VERSIONS = Prepared(
         messages.c.role == "assistant",
     )
     .values(active=False)
+)
+FORGET_CONVERSATIONS = Prepared(
+    delete(conversations).where(conversations.c.session_id == _p("session_id"))
 )
 RETIRE_TURNS = Prepared(
     update(messages)

@@ -52,6 +52,7 @@ class Control:
         # the others, who beat at other moments, could have kept their lease as well.
         self._series_ms = lease_ms * 5 // 8
         self._beat_at = self._since = 0
+        self._generation = 0
         self._connection: asyncpg.Connection | None = None
         self._busy = asyncio.Lock()
         self._on_hint: OnHint = _ignore
@@ -75,13 +76,13 @@ class Control:
             # The claim must not be lost with a crash of the database, unlike a heartbeat.
             async with connection.transaction():
                 await connection.execute(DURABLY)
-                generation = await connection.fetchval(sql.JOIN, self._node_id)
+                generation = await connection.fetchval(sql.JOIN, self._node_id, self._generation)
                 values = (self._node_id, generation, self._lease_ms)
                 return generation, await connection.fetchval(sql.BEGIN_LEASE, *values)
 
-        generation, now = await self._do(join)
+        self._generation, now = await self._do(join)
         self._note(now)
-        return generation, now
+        return self._generation, now
 
     async def beat(self, generation: int) -> int:
         """See `SharedStore.beat`."""

@@ -100,11 +100,12 @@ WHERE NOT EXISTS (SELECT FROM runs WHERE runs.id = asked.id AND runs.status <> '
 _NOW_MS = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 JOIN = f"""
-INSERT INTO nodes (id, generation, started_at) VALUES ($1, 1, {_NOW_MS})
+INSERT INTO nodes (id, generation, started_at) VALUES ($1, $2::bigint + 1, {_NOW_MS})
 ON CONFLICT (id) DO UPDATE
-  SET generation = nodes.generation + 1, started_at = excluded.started_at
+  SET generation = greatest(nodes.generation, $2) + 1, started_at = excluded.started_at
 RETURNING generation
 """
+"""No generation comes twice, even if the row was forgotten: the node knows its last one ($2)."""
 BEGIN_LEASE = f"""
 INSERT INTO node_heartbeats (node_id, generation, lease_ms, beat_at)
 VALUES ($1, $2, $3, {_NOW_MS})

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import Connection, event
@@ -70,6 +71,7 @@ class PostgresStore(SharedStore):
         self._unsure: dict[int, Write] = {}
         self._read_connections = read_connections
         self._engine: AsyncEngine | None = None
+        self._readers: WeakSet[asyncpg.Connection] = WeakSet()
 
     # ------------------------------------------------------------------ life
 
@@ -77,7 +79,7 @@ class PostgresStore(SharedStore):
         """See `Store.open`. Brings the schema up to date, one node at a time."""
         engine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=lambda: self._link.connect(f"read {self.node_id}"),
+            async_creator=self._connect_to_read,
             isolation_level="AUTOCOMMIT",
             pool_size=self._read_connections,
             max_overflow=0,
@@ -98,12 +100,19 @@ class PostgresStore(SharedStore):
             raise
         self._engine = engine
 
+    async def _connect_to_read(self) -> asyncpg.Connection:
+        connection = await self._link.connect(f"read {self.node_id}")
+        self._readers.add(connection)
+        return connection
+
     async def close(self) -> None:
         """See `Store.close`. The lease is given back by `leave`, not here."""
         await self._control.close()
         async with self._writing:
             self._hang_up()
         engine, self._engine = self._engine, None
+        for connection in tuple(self._readers):
+            connection.terminate()  # the pool would wait for a server that may be silent
         if engine is not None:
             await engine.dispose()
 
