@@ -1,5 +1,5 @@
 # Everything happens in .venv and in tests/clients/node/node_modules; nothing is installed elsewhere
-# (but see `chromium` and `node`).
+# (but see `chromium`, `nginx` and `node`).
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 LOCKED := --constraint constraints.txt
 CLIENTS := tests/clients/node
+# So many files of tests are run at a time; most of their time they wait.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix faults fuzz bench chromium node
+.PHONY: help demo test check fix faults cluster fuzz bench chromium nginx node
 
 help: ## show this
 	@echo "make TARGET; the first two are all you need:"
@@ -18,8 +20,8 @@ help: ## show this
 demo: $(VENV)/.runtime ## start a server over documents that come with Holdfast
 	@$(BIN)/holdfast demo
 
-test: $(VENV)/.development chromium $(CLIENTS)/node_modules/.installed ## run every test
-	$(BIN)/pytest
+test: $(VENV)/.development chromium nginx $(CLIENTS)/node_modules/.installed ## run every test
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 check: $(VENV)/.development ## lint, formatting, types, layers
 	$(BIN)/ruff check
@@ -33,6 +35,9 @@ fix: $(VENV)/.development ## mend what ruff can mend
 
 faults: $(VENV)/.development ## kill the server again and again; ARGS="…" goes to tests.faults
 	$(BIN)/python -m tests.faults $(ARGS)
+
+cluster: $(VENV)/.development ## break three nodes and their PostgreSQL; ARGS="…" goes to tests.cluster
+	$(BIN)/python -m tests.cluster $(ARGS)
 
 fuzz: $(VENV)/.development ## hostile answers for decoders and encoders; ARGS="…" goes to tests.fuzz
 	$(BIN)/python -m tests.fuzz $(ARGS)
@@ -67,6 +72,16 @@ chromium:
 	  echo "Installing Chromium for the tests of the page ..."; \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium >/dev/null; }
+
+# The example in deploy/ is tested with it; its service is neither needed nor started.
+nginx:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "the tests of deploy/ need nginx; on Debian: apt-get install nginx" >&2; exit 1; }; \
+	  echo "Installing nginx for the tests of deploy/ ..."; \
+	  policy=/usr/sbin/policy-rc.d; \
+	  test -e $$policy || { trap "rm $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; }; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -qq --yes --no-install-recommends nginx >/dev/null; }
 
 # Clients that people have are tested as they come from npm, in the exact versions of package.json.
 # There is no lock file, as it would hold addresses of a registry. The clients' scripts are not run.

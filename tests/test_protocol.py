@@ -14,7 +14,17 @@ from holdfast.http import shapes, status
 from holdfast.http.dialects import DIALECTS
 from holdfast.http.operation import Operation
 from holdfast.http.routes import operations
-from holdfast.http.surfaces import ai_sdk, keys, messages, native, openai, plain, stream_ask, v1
+from holdfast.http.surfaces import (
+    ai_sdk,
+    documents,
+    keys,
+    messages,
+    native,
+    openai,
+    plain,
+    stream_ask,
+    v1,
+)
 from holdfast.runner.factory import make_supervisor
 from holdfast.runner.supervisor import Supervisor
 from holdfast.settings import Settings, StorageSettings
@@ -64,7 +74,7 @@ def test_every_route_is_documented(supervisor: Supervisor) -> None:
 
 
 def test_the_native_routes_are_those_of_the_protocol(supervisor: Supervisor) -> None:
-    table = operations(supervisor, (native, keys, status))
+    table = operations(supervisor, (documents, native, keys, status))
     assert sorted(routes(part("1. Routes"))) == named(table)
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from holdfast.engine.run import UpstreamEnd
-from holdfast.errors import StoreUnavailable
+from holdfast.errors import ConfigError, StoreUnavailable
 from holdfast.events import Reason, TextDelta
 from holdfast.store.port import Append, LogPage, RequestCancel, Store
 from tests.support.harness import StoreHarness
@@ -144,3 +144,33 @@ async def test_a_closed_store_cannot_be_read(harness: StoreHarness) -> None:
     await store.close()
     with pytest.raises(StoreUnavailable):
         await asyncio.wait_for(store.read_log("r", 0), GIVE_UP_S)
+
+
+# ------------------------------------------------------------------------------ the schema
+
+
+async def test_a_release_starts_on_the_schema_of_a_later_one_that_allows_it(
+    store: Store, harness: StoreHarness
+) -> None:
+    """While nodes are restarted one after the other, one of the old ones may have to start."""
+    told = await tell(store, Told(), TextDelta("a"))
+    await harness.change("UPDATE alembic_version SET version_num = '9999'")
+    store = await harness.reopen(store)
+    assert await read_all(store, told.run.id) == told.entries
+    await tell(store, told.next_turn(), TextDelta("b"))
+    assert [row["version_num"] for row in await harness.rows("alembic_version")] == ["9999"]
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE compatibility SET oldest = '9998'", "DROP TABLE compatibility"]
+)
+async def test_a_release_does_not_start_on_a_schema_that_does_not_allow_it(
+    store: Store, harness: StoreHarness, change: str
+) -> None:
+    await harness.change("UPDATE alembic_version SET version_num = '9999'")
+    await harness.change(change)
+    await harness.abandon(store)
+    newer = harness.make()
+    with pytest.raises(ConfigError, match=r"9999.*newer"):
+        await newer.open()
+    await newer.close()

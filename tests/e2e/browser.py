@@ -12,11 +12,19 @@ import pytest
 from tests.support.server import Deployment
 
 try:
-    from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
+    from playwright.async_api import (
+        Browser,
+        Locator,
+        Page,
+        Response,
+        Route,
+        async_playwright,
+        expect,
+    )
 except ImportError:
     pytest.fail("the page is tested with playwright: pip install playwright", pytrace=False)
 
-__all__ = ["ARTIFACTS", "Browser", "Route", "Tab", "chromium", "expect"]
+__all__ = ["ARTIFACTS", "Browser", "Response", "Route", "Tab", "chromium", "expect"]
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -29,6 +37,7 @@ FLAGS = (
     "--disable-sync",
 )
 GIVE_UP_MS = 20_000
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 
 
@@ -71,18 +80,20 @@ class Tab:
         at: str = "",
         *,
         forgiving: bool = False,
+        through: str | None = None,
         **options: Any,
     ) -> AsyncIterator["Tab"]:
         """A tab at the page's address and `at`; it must have nothing to complain about.
 
-        One that is `forgiving` expects requests to fail from the beginning.
+        One that is `forgiving` expects requests to fail from the beginning; one that goes
+        `through` a proxy has the page from there.
         """
         context = await browser.new_context(**{"locale": "en-GB", **options})
         await context.add_init_script("window.alert = (text) => console.error(`alert: ${text}`)")
         tab = cls(site, await context.new_page())
         if forgiving:
             tab.forgive_failed_requests()
-        await tab.page.goto(f"{site.server.url}/{at}")
+        await tab.page.goto(f"{through or site.server.url}/{at}")
         yield tab
         await context.close()
         assert tab.complaints == []
@@ -114,23 +125,32 @@ class Tab:
         return self.find(".question")
 
     @property
+    def entries(self) -> Locator:
+        """The conversations in the list."""
+        return self.find("#sessions a")
+
+    @property
     def prose(self) -> Locator:
         """The text of the last answer."""
-        return self.find(".answer > .prose").last
+        return self.find(".answer .prose").last
 
     @property
     def sources(self) -> Locator:
         """The sources of all answers."""
-        return self.find(".sources details")
+        return self.find(".sources .source")
 
     @property
     def ending(self) -> Locator:
         """What is said under the last answer."""
-        return self.find(".answer > footer .state").last
+        return self.find(".answer .state").last
 
     async def html(self) -> str:
-        """The last answer's text as it is rendered."""
-        return await self.prose.inner_html()
+        """The last answer's text as it is rendered, once it has come to rest."""
+        before, now = None, await self.prose.inner_html()
+        while now != before:
+            await self.page.evaluate(TWO_FRAMES)
+            before, now = now, await self.prose.inner_html()
+        return now
 
     @property
     def session(self) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,13 @@ async def browser() -> AsyncIterator["Browser"]:
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
     """A server that lives as long as the module's tests."""
     async with Deployment(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture
+async def own(tmp_path: Path) -> AsyncIterator[Deployment]:
+    """A server of the test's own, to be killed or with a list that nobody else changes."""
+    async with Deployment(tmp_path) as site:
         yield site
 
 

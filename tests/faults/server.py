@@ -5,8 +5,8 @@
 The product has no code for this. What SQLite executes is seen through the trace of its connections,
 what PostgreSQL is asked to by standing before the connection that commits; the commit's return, the
 hint and the recovery by wrapping the functions that stand for them. PLAN
-is a JSON object: folder, database, port, upstream, synchronous, control; `point` and `occurrence` say where
-to die once the driver has armed the control page; `mutant` breaks a promise on purpose.
+is a JSON object: folder, database, port, upstream, synchronous, control; `point` and `occurrence`
+say where to die once the driver has armed the control page; `mutant` breaks a promise on purpose.
 
 It loads what it needs, waits for a line on its standard input, starts, and prints its URL once it
 takes questions. Before it kills itself it writes `killed.json`.

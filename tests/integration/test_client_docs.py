@@ -1,4 +1,4 @@
-"""The programs in docs/howto/python.md run as they are."""
+"""The programs in docs/howto/python.md, and that in README, run as they are."""
 
 import asyncio
 import re
@@ -11,8 +11,17 @@ import pytest
 from tests.support.raw_client import GIVE_UP_S
 from tests.support.server import Deployment
 
-PAGE = Path(__file__).parents[2] / "docs" / "howto" / "python.md"
-PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+PROJECT = Path(__file__).parents[2]
+PAGE = PROJECT / "docs" / "howto" / "python.md"
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+PROGRAMS = [
+    *PYTHON.findall(PAGE.read_text(encoding="utf-8")),
+    *(
+        program
+        for program in PYTHON.findall((PROJECT / "README.md").read_text(encoding="utf-8"))
+        if "holdfast.client" in program
+    ),
+]
 
 
 async def output(program: str) -> str:

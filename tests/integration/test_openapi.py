@@ -213,6 +213,9 @@ async def test_shows_an_example_for_every_body_and_it_works(
             continue
         content = operation["requestBody"]["content"]["application/json"]
         target = path.replace("{id}", known_id(path, run)) if "{id}" in path else path
+        if path.endswith("/edit"):
+            other = (await own_site.asked("Who?"))["run"]
+            target = path.replace("{id}", other["question_id"])
         body = content["example"]
         if "message_id" in body:
             body = {**body, **await what_of_a_partial_answer_can_be_saved(own_site)}

@@ -1,6 +1,6 @@
 """The server's application: the routes, the page, the protections."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -20,7 +20,13 @@ from holdfast.runner.supervisor import Supervisor
 
 CONSOLE = Path(__file__).parent.parent / "console"
 
-PAGE_FILES = (".html", ".css", ".js", ".svg", ".png", ".ico", ".woff2")
+MEDIA_TYPES = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+"""The files of the page by their ends; what the system knows of types is not relied on."""
 PAGE_HEADERS = [
     (
         b"content-security-policy",
@@ -43,14 +49,18 @@ class Page:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one file."""
 
+        path = scope["path"]
+        suffix = PurePosixPath(path).suffix
+
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *PAGE_HEADERS]
+                headers = [pair for pair in message["headers"] if pair[0] != b"content-type"]
+                media_type = (b"content-type", MEDIA_TYPES[suffix or ".html"])
+                message["headers"] = [*headers, media_type, *PAGE_HEADERS]
             await send(message)
 
-        path = scope["path"]
         try:
-            if "." in path and not path.endswith(PAGE_FILES):
+            if suffix and suffix not in MEDIA_TYPES:
                 raise HTTPException(404)
             await self._files(scope, receive, send_with_headers)
         except HTTPException as error:

@@ -175,13 +175,14 @@ class KeyRing:
         """
         check(wanted)
         key = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+        at = self._now()
         record = KeyRecord(
-            id=ids.new_id(),
+            id=ids.new_id(at),
             owner=wanted.owner,
             name=wanted.name,
             digest=digest_of(key),
             scopes=wanted.scopes,
-            created_at=self._now(),
+            created_at=at,
             concurrent_runs=wanted.concurrent_runs,
             asks_per_minute=wanted.asks_per_minute,
         )

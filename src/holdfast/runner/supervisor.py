@@ -162,6 +162,9 @@ class Supervisor(Archive):
         for execution in left:
             execution.stop(SHUT_DOWN)
         await asyncio.gather(*(self._ended(execution) for execution in left))
+        if not self.commits.healthy:
+            for execution in left:
+                execution.log.break_off()  # its end cannot be saved: nobody need wait for it
         if self._node is not None:
             self._node.followers.break_off()
 

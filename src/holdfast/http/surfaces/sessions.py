@@ -41,7 +41,7 @@ class SessionRoutes(Surface):
         self._supervisor.presets.check(body.preset)
         at = self._supervisor.now()
         session = SessionRecord(
-            ids.new_id(),
+            ids.new_id(at),
             call.owner,
             body.title,
             at,

@@ -43,6 +43,14 @@ R = TypeVar("R")
 
 COMMIT_TIMEOUT_S: Final = 15.0
 READ_TIMEOUT_S: Final = 15.0
+_GONE: Final = (
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""A pooled connection had broken, which showed when it was used: each try finds one less."""
 RACES: Final = 3
 """How often a write is tried that another node came before."""
 
@@ -253,18 +261,18 @@ class PostgresStore(SharedStore):
     async def _read(
         self, read: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        for _ in range(2):
+        for _ in range(self._read_connections + 1):
             try:
                 async with self._reading() as connection:
                     return await connection.run_sync(read, *args, **kwargs)
             except StoreUnavailable as error:
-                failure = error  # the connection was gone, which shows when it is used
+                failure = error
                 if not _was_disconnected(error):
                     break
         raise failure
 
     async def _fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:
-        for _ in range(2):
+        for _ in range(self._read_connections + 1):
             try:
                 async with self._reading() as connection:
                     raw = await connection.get_raw_connection()
@@ -382,6 +390,6 @@ def _refuse_closed(connection: Any, record: object, proxy: object) -> None:
 
 def _was_disconnected(error: StoreUnavailable) -> bool:
     cause = error.__cause__
-    if isinstance(cause, DBAPIError):
-        return cause.connection_invalidated
-    return not isinstance(cause, (TimeoutError, SQLAlchemyError, asyncpg.QueryCanceledError))
+    return isinstance(cause, _GONE) or (
+        isinstance(cause, DBAPIError) and cause.connection_invalidated
+    )

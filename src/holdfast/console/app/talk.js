@@ -1,0 +1,226 @@
+// The conversation on the page: open it, ask, watch the answer being written, stop it.
+//
+//     open ──► load ──► join ──┐            the server is the truth: leaving a conversation
+//     ask, edit, regenerate ───┴► follow    ends the reading of it here, never the run
+//                                  │
+//                       run-start, …, run-end
+
+import { endingText } from "./answer/endings.js";
+import { moveDraft, recallDraft, setDraft } from "./draft.js";
+import { announce } from "./live.js";
+import { Answer, Question } from "./message.js";
+import { listSessions } from "./sessions.js";
+import { changed, set, state } from "./state.js";
+import { tellTabs } from "./tabs.js";
+import { client, explain } from "./wire.js";
+import { say } from "./words.js";
+
+export let view = new AbortController(); // ends all reading for the conversation on the page
+let looking = new AbortController(); // ends a look that is overtaken
+let seen = ""; // when the conversation had last changed, as far as the page knows
+let takeBack = null; // undoes what was asked, as long as the server may not have it
+
+// ---------------------------------------------------------------- opening
+
+/** Show the conversation of this id; none is a new one. */
+export async function open(id) {
+  leave();
+  if (id !== state.session || !id) set({ items: [], title: null, preset: null });
+  state.jump += 1;
+  set({ session: id, phase: id ? "loading" : "open", side: false, draft: recallDraft(id) });
+  listSessions();
+  if (id && (await load(view.signal))) await join();
+}
+
+/** Let go of what the page is reading; the server goes on. */
+function leave() {
+  view.abort();
+  view = new AbortController();
+  looking.abort();
+  takeBack = null;
+  set({ live: null, editing: null, note: "" });
+}
+
+/** Read the conversation from the server; tells whether it is there. */
+async function load(signal) {
+  const id = state.session;
+  try {
+    const [session, messages] = await Promise.all([
+      client.session(id, { signal }),
+      Array.fromAsync(client.allMessages(id, { limit: 200, signal })),
+    ]);
+    if (signal.aborted) return false;
+    seen = session.updated_at;
+    set({ items: arranged(messages), title: session.title, preset: session.preset, phase: "open" });
+    return true;
+  } catch (error) {
+    if (!signal.aborted) missing(error);
+    return false;
+  }
+}
+
+/** These messages as items; what is on the page already stays the same object. */
+function arranged(messages) {
+  const known = new Map(state.items.map((item) => [item.id, item]));
+  return messages.map((message) => {
+    const before = known.get(message.id);
+    if (message.role === "user") return before ?? new Question(message);
+    if (!before) return new Answer(message);
+    before.store(message);
+    return before;
+  });
+}
+
+/** Say why there is nothing to show, and let the next question begin a new conversation. */
+function missing(error) {
+  leave();
+  history.replaceState(null, "", "#");
+  set({ session: "", title: null, items: [], phase: "open", note: explain(error), draft: recallDraft("") });
+}
+
+/** Go on reading the answer that is being written, if there is one. */
+async function join() {
+  const answer = state.items.findLast((item) => item.live);
+  if (!answer) return;
+  answer.begin();
+  await follow(answer, client.resume(answer.runId, { signal: view.signal }));
+}
+
+/** See whether anything has happened here, in another tab or on another machine. */
+export async function look() {
+  if (!state.session || state.phase !== "open" || state.live) return;
+  looking.abort();
+  looking = new AbortController();
+  const signal = AbortSignal.any([view.signal, looking.signal]);
+  const found = await client.session(state.session, { signal }).catch(() => null);
+  if (signal.aborted || (found?.updated_at === seen && !found.live_run_id)) return;
+  if ((await load(signal)) && !signal.aborted) await join();
+}
+
+// ---------------------------------------------------------------- asking
+
+export const isBusy = () => Boolean(state.live) || state.phase !== "open";
+
+export function ask(text) {
+  if (isBusy()) return;
+  const { session, choice } = state;
+  const options = { upstream: choice.upstream || null, signal: view.signal };
+  if (session) options.session = session;
+  else options.preset = choice.preset || null;
+  const question = new Question({ content: text });
+  setDraft("");
+  begin(question, (answer) => [...state.items, question, answer], client.ask(text, options));
+}
+
+/** Ask a question in other words, in place of it and of all that came after it. */
+export function edit(question, text) {
+  if (isBusy()) return;
+  const asked = new Question({ content: text });
+  const kept = state.items.slice(0, state.items.indexOf(question));
+  const options = { upstream: state.choice.upstream || null, signal: view.signal };
+  set({ editing: null });
+  begin(asked, (answer) => [...kept, asked, answer], client.edit(question.id, text, options));
+}
+
+/** Answer the same question once more. */
+export function regenerate(old, { upstream = null } = {}) {
+  if (isBusy()) return;
+  const events = client.regenerate(old.id, { upstream, signal: view.signal });
+  begin(null, (answer) => state.items.map((item) => (item === old ? answer : item)), events);
+}
+
+function begin(question, arrange, events) {
+  looking.abort();
+  const before = state.items;
+  const answer = new Answer();
+  answer.begin();
+  takeBack = () => {
+    leave();
+    set({ items: before });
+    if (question && !state.draft) setDraft(question.text);
+  };
+  set({ items: arrange(answer), note: "", jump: state.jump + 1 });
+  follow(answer, events, question);
+}
+
+/** Read an answer to its end. */
+async function follow(answer, events, question = null) {
+  const { signal } = view;
+  set({ live: answer });
+  announce(say("writing"));
+  try {
+    for await (const event of events) {
+      if (signal.aborted) return;
+      answer.take(event);
+      if (event.type === "run-start") began(answer, question, event);
+      changed();
+    }
+  } catch (error) {
+    if (!signal.aborted) await refused(answer, error);
+    return;
+  }
+  if (!signal.aborted) await ended(answer, signal);
+}
+
+function began(answer, question, { session_id: session, question_id: id }) {
+  takeBack = null;
+  if (question) question.id = id;
+  if (session !== state.session) {
+    history.replaceState(null, "", `#${session}`);
+    moveDraft(state.session, session);
+    set({ session });
+  }
+  tellTabs({ session });
+  listSessions();
+  if (answer.stopping) cancel(answer);
+}
+
+async function ended(answer, signal) {
+  set({ live: null });
+  if (!answer.outcome) return load(signal); // it was over before we came
+  announce(endingText(answer));
+  tellTabs({ session: answer.sessionId });
+  listSessions();
+  const message = await client.message(answer.id, { signal }).catch(() => null);
+  if (message && !signal.aborted) {
+    answer.store(message); // its versions, its times
+    changed();
+  }
+  return undefined;
+}
+
+/** The server has no stream for us: show what it has instead, or give the question back. */
+async function refused(answer, error) {
+  if (answer.runId) {
+    set({ live: null });
+    await load(view.signal);
+  } else {
+    const { session } = state;
+    takeBack?.();
+    if (error.code === "run_active") open(session);
+  }
+  set({ note: explain(error) });
+}
+
+// ---------------------------------------------------------------- stopping
+
+/** Stop the answer; a question that the server may never have got is given back. */
+export function stop() {
+  const answer = state.live;
+  if (!answer) return;
+  if (!answer.runId && (state.waiting || state.door)) {
+    takeBack();
+    return;
+  }
+  if (answer.stopping) return;
+  answer.stopping = true; // without a run yet: as soon as there is one
+  answer.revision += 1;
+  changed();
+  if (answer.runId) cancel(answer);
+}
+
+function cancel(answer) {
+  client.cancel(answer.runId, { signal: view.signal }).catch((error) => {
+    if (error.name !== "AbortError") set({ note: explain(error) });
+  });
+}
