@@ -23,10 +23,12 @@ class Load:
     goal: tuple[float, ...] = ()
     """The first goal: times the relay; for `first` ms added at p50 and p99; for `memory` KiB."""
     deadline_s: int = 90
+    held: bool = False
+    """The answers wait after their first chunk until the upstream is told to go on."""
 
     @property
     def model(self) -> str:
-        return f"bench-{self.chunks}-{self.pace_us}"
+        return f"bench-{self.chunks}-{self.pace_us}{'-held' if self.held else ''}"
 
     @property
     def ramp_ms(self) -> int:

@@ -6,12 +6,14 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.loads import WARM_UP, Load
+from bench.postgres import Database, DatabaseReading
 from bench.process import BenchError, Process
 from bench.targets import HERE, Target, wait_ready
 
@@ -43,6 +45,9 @@ class Result:
     peak_mib: float | None = None
     commits: int | None = None
     stream_kib: float | None = None
+    database_cpu_us: float | None = None
+    """PostgreSQL's own."""
+    wal_bytes: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -71,8 +76,13 @@ class Tools:
 
     def ask(self, load: Load, target: Target, port: int, directory: Path) -> Process:
         """Starts the generator."""
+        return self.generate(load, target, directory, {"port": port})
+
+    def generate(
+        self, load: Load, target: Target, directory: Path, more: Mapping[str, object]
+    ) -> Process:
+        """Starts the generator with these options besides those of the load."""
         options = {
-            "port": port,
             "wire": target.wire,
             "path": target.path,
             "body": _body(load, target),
@@ -81,6 +91,7 @@ class Tools:
             "chunks": load.chunks,
             "ramp-ms": load.ramp_ms,
             "deadline-s": load.deadline_s,
+            **more,
         }
         command = [str(self.load), *(f"--{name}={value}" for name, value in options.items())]
         if load.measure == "memory":
@@ -88,8 +99,12 @@ class Tools:
         return Process(command, directory, "load", talks=True)
 
 
-def measure(round_number: int, load: Load, target: Target, tools: Tools) -> Result:
+def measure(
+    round_number: int, load: Load, target: Target, tools: Tools, database: Database | None
+) -> Result:
     """Runs one load against one target. Everything it starts has ended when it returns."""
+    if target.database != "postgres":
+        database = None
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         upstream = stack.enter_context(
@@ -98,17 +113,20 @@ def measure(round_number: int, load: Load, target: Target, tools: Tools) -> Resu
         port = upstream_port = int(upstream.read_line(5).split()[1])
         server = None
         if target.command:
-            server, port = target.start(upstream_port, directory)
+            url = stack.enter_context(database.fresh()) if database else None
+            server, port = target.start(upstream_port, directory, url)
             stack.enter_context(server)
             wait_ready(server, port)
         _warm_up(tools, target, port, directory)
         upstream_before = upstream.cpu_us()
         before = _read(server, directory)
+        database_before = database.read_before() if database else None
         with tools.ask(load, target, port, directory) as generator:
             opened_kib = _wait_open(generator, server, load)
             said = json.loads(generator.read_line(load.deadline_s + 10))
         time.sleep(SETTLE_S)
         after = _read(server, directory)
+        told = _since(database, database_before)
         tools_cpu_us = said["cpu_us"] + upstream.cpu_us() - upstream_before
     stream_kib = (opened_kib - before.rss_kib) / load.streams if opened_kib else None
     return Result(
@@ -118,8 +136,10 @@ def measure(round_number: int, load: Load, target: Target, tools: Tools) -> Resu
         tools_cpu_us=tools_cpu_us,
         cpu_us=after.cpu_us - before.cpu_us if server else None,
         peak_mib=after.peak_kib / 1024 if server else None,
-        commits=_difference(after.commits, before.commits),
+        commits=told.transactions if told else _difference(after.commits, before.commits),
         stream_kib=stream_kib,
+        database_cpu_us=told.cpu_us if told else None,
+        wal_bytes=told.wal_bytes if told else None,
         **_generator_figures(said),
     )
 
@@ -188,6 +208,10 @@ def count_transactions(database: Path) -> int | None:
         return None
     counter: int = struct.unpack("=III", header)[2]
     return counter
+
+
+def _since(database: Database | None, before: DatabaseReading | None) -> DatabaseReading | None:
+    return database.read_after().since(before) if database and before else None
 
 
 def _difference(after: int | None, before: int | None) -> int | None:

@@ -75,29 +75,40 @@ class Process:
             raise BenchError(f"{self.name} said nothing in {timeout_s:g} s\n{self.log_tail()}")
         return line
 
+    def send(self, sig: signal.Signals) -> None:
+        self._child.send_signal(sig)
+
     def terminate(self) -> None:
-        self._child.send_signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
 
     def log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
 
     def tree(self) -> list[int]:
         """Its id and those of its living descendants."""
-        if self.ended():
-            return []
-        children = _children_by_parent()
-        found = [self._child.pid]
-        for pid in found:
-            found.extend(children.get(pid, ()))
-        return found
+        return [] if self.ended() else tree_of(self._child.pid)
 
     def cpu_us(self) -> float:
         """User and system time of the tree so far, its dead descendants included."""
-        return sum(_cpu_ns(pid) for pid in self.tree()) / 1000
+        return cpu_us(self.tree())
 
     def memory_kib(self, field: str) -> int:
         """`VmRSS` (now) or `VmHWM` (peak), summed over the tree."""
         return sum(_status_kib(pid, field) for pid in self.tree())
+
+
+def tree_of(root: int) -> list[int]:
+    """A process and its living descendants."""
+    children = _children_by_parent()
+    found = [root]
+    for pid in found:
+        found.extend(children.get(pid, ()))
+    return found
+
+
+def cpu_us(tree: list[int]) -> float:
+    """User and system time of these processes and of the dead that they have waited for."""
+    return sum(_cpu_ns(pid) for pid in tree) / 1000
 
 
 def _clean_environment() -> dict[str, str]:
@@ -139,8 +150,12 @@ def _children_by_parent() -> dict[int, list[int]]:
 
 def _cpu_ns(pid: int) -> int:
     """The kernel's clock of a process: nanoseconds, where /proc has only ticks of 10 ms."""
-    waited_for = sum(int(ticks) for ticks in _stat_fields(pid)[13:15])
-    return time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED) + waited_for * _NS_PER_TICK
+    try:
+        waited_for = sum(int(ticks) for ticks in _stat_fields(pid)[13:15])
+        own = time.clock_gettime_ns((~pid << 3) | _CPUCLOCK_SCHED)
+    except OSError:  # it ended just now, and is its parent's from here on
+        return 0
+    return own + waited_for * _NS_PER_TICK
 
 
 def _status_kib(pid: int, field: str) -> int:

@@ -54,6 +54,16 @@ class Cell:
             median(mine[1] - other[1] for mine, other in pairs),
         )
 
+    def database_cost(self) -> float | None:
+        """PostgreSQL's CPU per unit of the load, in microseconds."""
+        by_answer = self.load.measure in ("answer", "first")
+        costs = [
+            result.database_cpu_us / max(result.answers if by_answer else result.chunks, 1)
+            for result in self.results
+            if result.database_cpu_us is not None
+        ]
+        return median(costs) if costs else None
+
     def commit_rate(self) -> float | None:
         rates = [r.commits / r.wall_s for r in self.results if r.commits is not None]
         return median(rates) if rates else None
@@ -119,6 +129,7 @@ Column = tuple[str, Callable[[Cell], str]]
 _TARGET: Column = ("target", lambda cell: cell.target.name)
 _GOAL: Column = ("goal, first", Cell.verdict)
 _TAIL: tuple[Column, ...] = (
+    ("database us", lambda cell: _number(cell.database_cost(), 1)),
     ("commits/s", lambda cell: _number(cell.commit_rate())),
     ("peak MiB", _peak),
     ("tools us/chunk", lambda cell: _number(_tools_cost(cell), 1)),
@@ -189,11 +200,15 @@ def table(load: Load, results: Sequence[Result]) -> str:
     columns = _COLUMNS[load.measure]
     rows = [[name for name, _ in columns]]
     rows += [[write(cell) for _, write in columns] for cell in cells]
+    return "\n".join([f"{load.name}: {load.title}", *align(rows)])
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines whose columns are below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
     ]
-    return "\n".join([f"{load.name}: {load.title}", *lines])
 
 
 def commits_against_tokens(results: Sequence[Result]) -> list[str]:

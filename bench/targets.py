@@ -19,7 +19,7 @@ _HOLDFAST_CONFIG = """
 port = {port}
 
 [storage]
-url = "sqlite:///{directory}/holdfast.db"
+url = "{database_url}"
 synchronous = "SYNCHRONOUS"
 
 [router]
@@ -38,7 +38,8 @@ class Target:
     """A server between the generator and the upstream.
 
     `command` and `config` are templates with `{python}`, `{bench}` (this folder), `{bin}` (that of
-    the Python running), `{port}`, `{upstream_port}` and `{directory}` (data, thrown away after).
+    the Python running), `{port}`, `{upstream_port}`, `{directory}` (data, thrown away after) and
+    `{database_url}`.
     """
 
     name: str
@@ -48,26 +49,40 @@ class Target:
     """Written to `{directory}/holdfast.toml`."""
     wire: Literal["openai", "native"] = "openai"
     has_goal: bool = False
+    database: Literal["none", "sqlite", "postgres"] = "none"
+    loads: tuple[str, ...] = ()
+    """The loads that it takes part in; empty: all."""
 
     @property
     def path(self) -> str:
         return "/api/v1/runs" if self.wire == "native" else "/v1/chat/completions"
 
+    def takes_part(self, load: str, measure: str) -> bool:
+        """Whether it can be put under this load."""
+        if measure == "memory" and not self.command:
+            return False
+        return not self.loads or load in self.loads
+
     def missing(self) -> str | None:
         """The program that is not there, if one is not."""
-        program = self.command[0].format(**self._values(0, 0, Path())) if self.command else ""
+        program = self.command[0].format(**self._values(0, 0, Path(), "")) if self.command else ""
         return program if program and shutil.which(program) is None else None
 
-    def start(self, upstream_port: int, directory: Path) -> tuple[Process, int]:
-        """The running server and its port; it accepts connections."""
+    def start(
+        self, upstream_port: int, directory: Path, database_url: str | None = None
+    ) -> tuple[Process, int]:
+        """The server as it starts, and its port; without a URL its data are in a file."""
         port = free_port()
-        values = self._values(port, upstream_port, directory)
+        database_url = database_url or f"sqlite:///{directory}/holdfast.db"
+        values = self._values(port, upstream_port, directory, database_url)
         if self.config:
             (directory / "holdfast.toml").write_text(self.config.format(**values))
         command = [part.format(**values) for part in self.command]
         return Process(command, directory, "target"), port
 
-    def _values(self, port: int, upstream_port: int, directory: Path) -> dict[str, object]:
+    def _values(
+        self, port: int, upstream_port: int, directory: Path, database_url: str
+    ) -> dict[str, object]:
         return {
             "python": sys.executable,
             "bench": HERE,
@@ -75,6 +90,7 @@ class Target:
             "port": port,
             "upstream_port": upstream_port,
             "directory": directory,
+            "database_url": database_url,
         }
 
 
@@ -82,6 +98,14 @@ _HOLDFAST_COMMAND = ("{bin}/holdfast", "serve", "--config", "{directory}/holdfas
 
 DIRECT = Target("direct", ())
 RELAY = Target("relay", ("{python}", "{bench}/relay.py", "{port}", "{upstream_port}"))
+POSTGRES = Target(
+    "holdfast pg",
+    _HOLDFAST_COMMAND,
+    config=_HOLDFAST_CONFIG.replace("SYNCHRONOUS", "full"),
+    wire="native",
+    database="postgres",
+    loads=("paced64", "flood", "short", "ttft", "paced64x4"),
+)
 TARGETS = (
     DIRECT,
     RELAY,
@@ -92,6 +116,7 @@ TARGETS = (
         config=_HOLDFAST_CONFIG.replace("SYNCHRONOUS", "full"),
         wire="native",
         has_goal=True,
+        database="sqlite",
     ),
     Target(
         "holdfast normal",
@@ -99,7 +124,9 @@ TARGETS = (
         config=_HOLDFAST_CONFIG.replace("SYNCHRONOUS", "normal"),
         wire="native",
         has_goal=True,
+        database="sqlite",
     ),
+    POSTGRES,
 )
 
 

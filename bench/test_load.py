@@ -188,3 +188,55 @@ def test_an_answer_cut_after_any_byte_is_a_fault(
     data = WHOLE[wire]
     for size in range(0, len(data), 5):
         assert load_against(generator, listener, wire, data[:size])["whole"] == 0
+
+
+def reply_to_readers(listener: socket.socket, answers: list[bytes], heads: list[bytes]) -> None:
+    """Answers connection after connection; the first is not ended before all have asked."""
+    connections = []
+    for data in answers:
+        connection, _ = listener.accept()
+        connections.append(connection)
+        heads.append(connection.recv(65536))
+        connection.sendall(data[:-30])
+    for connection, data in zip(connections, answers, strict=True):
+        connection.sendall(data[-30:])
+        connection.close()
+
+
+def load_with_readers(
+    generator: Path, listener: socket.socket, answers: list[bytes]
+) -> tuple[dict[str, Any], list[bytes], list[str]]:
+    """What the generator said of one run with readers, what it asked, and its lines before."""
+    heads: list[bytes] = []
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=reply_to_readers, args=(listener, answers, heads))
+    thread.start()
+    command = [str(generator), f"--port={port}", "--wire=native", f"--chunks={CHUNKS}"]
+    command += [f"--readers={len(answers) - 1}", f"--reader-port={port}", "--deadline-s=10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    thread.join()
+    *before, said = done.stdout.splitlines()
+    return json.loads(said), heads, before
+
+
+def of_run(data: bytes) -> bytes:
+    return data.replace(b"Server: x", b"X-Holdfast-Run: run-7")
+
+
+def test_readers_ask_for_the_run_and_are_checked_like_the_asker(
+    generator: Path, listener: socket.socket
+) -> None:
+    answers = [of_run(WHOLE["native"]), WHOLE["native merged"], WHOLE["native"]]
+    said, heads, before = load_with_readers(generator, listener, answers)
+    assert (said["asked"], said["whole"], said["chunks"]) == (3, 3, 3 * CHUNKS)
+    assert heads[0].startswith(b"POST / HTTP/1.1\r\n")
+    assert all(head.startswith(b"GET /api/v1/runs/run-7/events HTTP/1.1\r\n") for head in heads[1:])
+    assert before == ["open"]
+    assert said["lag_p50_us"] >= 0
+
+
+def test_a_reader_that_gets_less_is_a_fault(generator: Path, listener: socket.socket) -> None:
+    answers = [of_run(WHOLE["native"]), FAULTS["native, no end"][0]]
+    said, _, _ = load_with_readers(generator, listener, answers)
+    assert (said["asked"], said["whole"]) == (2, 1)
+    assert "no terminal marker" in said["fault"]

@@ -24,6 +24,7 @@ struct answer {
     long last_id, expected, received;
     char mark[MARK_SIZE];
     size_t mark_size;
+    char run[64]; /* the run's id, out of the head */
     char fault[160];
 };
 
@@ -169,6 +170,14 @@ static bool take_body(struct answer *a, const char *data, size_t size) {
 
 /* --- HTTP -------------------------------------------------------------------------------- */
 
+static void take_header(struct answer *a, const char *line, size_t size) {
+    static const char coding[] = "transfer-encoding:", run[] = "x-holdfast-run: ";
+    if (size >= sizeof coding && !strncasecmp(line, coding, sizeof coding - 1))
+        a->chunked = contains(line, size, "chunked");
+    if (size >= sizeof run && !strncasecmp(line, run, sizeof run - 1))
+        snprintf(a->run, sizeof a->run, "%.*s", (int)(size - sizeof run + 1), line + sizeof run - 1);
+}
+
 static bool take_head_line(struct answer *a, const char *line, size_t size) {
     switch (a->framing) {
     case STATUS_LINE:
@@ -176,8 +185,7 @@ static bool take_head_line(struct answer *a, const char *line, size_t size) {
         a->framing = HEADER;
         return true;
     case HEADER:
-        if (size > 18 && !strncasecmp(line, "transfer-encoding:", 18))
-            a->chunked = contains(line, size, "chunked");
+        take_header(a, line, size);
         if (size == 0 && !a->chunked) return fault(a, "not chunked", "", 0);
         if (size == 0) a->framing = PIECE_SIZE;
         return true;

@@ -1,14 +1,19 @@
 /* A scripted OpenAI-style upstream on one thread: POST with a model "bench-<chunks>-<pace us>" is
  * answered with that many chunks at that pace (0: as fast as the reader takes them), one write per
- * chunk as a real one does. Prints its port; on SIGTERM what it sent and its own CPU time. */
+ * chunk as a real one does. With "-held" behind the pace the answer waits after its first chunk until
+ * SIGUSR1 lets all such answers go on, spread over one pace. Prints its port; on SIGTERM what it
+ * sent and its own CPU time. */
 #include "common.h"
 
 #define REQUEST_SIZE 16384
 #define MAX_STREAMS 20000
+#define HELD (INT64_MAX / 4) /* due at no time */
+
+static volatile sig_atomic_t releasing;
 
 struct stream {
     int fd;
-    bool answering, blocked;
+    bool answering, blocked, held;
     long total, sent;
     int64_t pace, due;
     size_t heap_at; /* place in the heap plus one; 0: not in it */
@@ -126,7 +131,8 @@ static bool advance(struct stream *s) {
     append_content(s);
     if (s->sent == s->total) append_ending(s);
     if (!flush(s)) return false;
-    s->due = s->pace ? s->due + s->pace : now_ns();
+    s->due = s->held ? HELD : s->pace ? s->due + s->pace : now_ns();
+    s->held = false;
     if (s->answering && !s->blocked) schedule(s);
     return true;
 }
@@ -138,10 +144,17 @@ static bool answer_plain(struct stream *s, const char *status, const char *body)
     return flush(s);
 }
 
+static bool starts_with(const char *text, const char *prefix) {
+    return !strncmp(text, prefix, strlen(prefix));
+}
+
 static bool start_answer(struct stream *s, const char *body) {
     long total = 0, pace = 0;
+    int size = 0;
     const char *model = strstr(body, "\"bench-");
-    if (!model || sscanf(model, "\"bench-%ld-%ld\"", &total, &pace) != 2 || total < 1)
+    if (model) sscanf(model, "\"bench-%ld-%ld%n", &total, &pace, &size);
+    s->held = size && starts_with(model + size, "-held\"");
+    if (total < 1 || (model[size] != '"' && !s->held))
         return answer_plain(s, "400 Bad Request", "{\"error\":{\"message\":\"which model?\"}}");
     snprintf(s->model, sizeof s->model, "bench-%ld-%ld", total, pace);
     s->total = total;
@@ -218,6 +231,25 @@ static void advance_due(void) {
     }
 }
 
+static void on_release(int signal_number) {
+    (void)signal_number;
+    releasing = 1;
+}
+
+/* Lets the held answers go on, evenly spread as answers that began at different times are. */
+static void release(void) {
+    long held = 0, place = 0;
+    int64_t now = now_ns();
+    releasing = 0;
+    for (size_t i = 0; i < heap_size; i++) held += heap[i]->due == HELD;
+    for (size_t i = 0; i < heap_size; i++) {
+        struct stream *s = heap[i];
+        if (s->due != HELD) continue;
+        s->due = now + s->pace * place++ / held;
+        sift_up(i, s); /* what it changes places with lies before it, and is done */
+    }
+}
+
 static void open_listener(void) {
     struct sockaddr_in address = loopback(0);
     socklen_t size = sizeof address;
@@ -233,11 +265,13 @@ static void open_listener(void) {
 
 int main(void) {
     handle_signals();
+    signal(SIGUSR1, on_release);
     epoll_fd = epoll_create1(0);
     timer_fd = open_timer(epoll_fd);
     open_listener();
     while (!stopping) {
         struct epoll_event events[256];
+        if (releasing) release();
         bool due = heap_size && heap[0]->due <= now_ns();
         if (heap_size && !due) arm_timer(timer_fd, heap[0]->due);
         int n = epoll_wait(epoll_fd, events, 256, due ? 0 : STOP_CHECK_MS);

@@ -1,5 +1,6 @@
 """What can go wrong in a cluster, how it is made to, and how it is made good again."""
 
+import contextlib
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from typing import Final
 from tests.cluster.cluster import Cluster
 from tests.cluster.nodes import IMPATIENT, MARGIN_S, PATIENT, Node
 from tests.cluster.tables import Claim, Snapshot
-from tests.faults.processes import Stuck
+from tests.faults.processes import Stuck, wait_until
 
 FENCE_S: Final = IMPATIENT.lease_s + MARGIN_S
 """By then the runs of a node that is gone must have been ended by another one."""
@@ -51,6 +52,8 @@ class Fault(ABC):
     """Whether nodes may not learn that something of theirs was stored."""
     first_to_heal = False
     """Whether nothing else can be healed while it lasts."""
+    last_to_heal = False
+    """Whether it shows when everything else is healed."""
 
     def __init__(self, place: int | None = None) -> None:
         """Choose the node."""
@@ -236,16 +239,19 @@ class LostAnswer(Fault):
 
 
 class HintsLost(Fault):
-    """Not one notification arrives anywhere."""
+    """Not one notification arrives anywhere; it lasts until one was lost."""
 
-    harmless = True
+    harmless = last_to_heal = True
 
     def begin(self, scene: Scene) -> None:
         for node in scene.cluster.nodes:
             node.proxy.swallow_notifications()
 
     def heal(self, scene: Scene) -> None:
-        for node in scene.cluster.nodes:
+        nodes = scene.cluster.nodes
+        with contextlib.suppress(Stuck):  # the checks tell
+            wait_until(lambda: any(node.proxy.swallowed for node in nodes), MARGIN_S, "a lost hint")
+        for node in nodes:
             node.proxy.swallow_notifications(False)
 
 

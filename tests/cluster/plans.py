@@ -78,7 +78,8 @@ class Scheduled(NamedTuple):
     @property
     def healing(self) -> list[Fault]:
         """The faults in the order in which they can be made good."""
-        return sorted((step.fault for step in self.steps), key=lambda f: not f.first_to_heal)
+        found = [step.fault for step in self.steps]
+        return sorted(found, key=lambda fault: fault.last_to_heal - fault.first_to_heal)
 
     def __str__(self) -> str:
         parts = [f"after {step.after} {step.fault}" for step in self.steps]

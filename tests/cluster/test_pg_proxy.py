@@ -56,7 +56,7 @@ async def test_notifications_are_swallowed_and_nothing_else(proxy: PgProxy) -> N
     await connection.add_listener("news", lambda *said: heard.append(said[-1]))
     proxy.swallow_notifications()
     await connection.execute("SELECT pg_notify('news', 'lost')")
-    proxy.heal()
+    proxy.swallow_notifications(False)
     await connection.execute("SELECT pg_notify('news', 'kept')")
     assert await connection.fetchval("SELECT 1") == 1
     assert heard == ["kept"]

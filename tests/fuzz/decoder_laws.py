@@ -25,8 +25,8 @@ from holdfast.events import (
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
 from holdfast.upstreams.decoding.decoder import Decoder, merge_texts
-from holdfast.upstreams.pacing import split_text
 from holdfast.upstreams.decoding.references import EXTRA_BYTES, NAME_CHARS, URL_CHARS, http_url
+from holdfast.upstreams.pacing import split_text
 from tests.fuzz.trial import Trial
 from tests.support.corpus import CUT_OFF, check_items, feed_pieces
 

@@ -28,7 +28,7 @@ def main(command: list[str]) -> None:
             raise RuntimeError("broken down on purpose")
         return await get_session(self, owner, session_id)
 
-    Supervisor.get_session = broken  # type: ignore[method-assign]
+    Supervisor.get_session = broken  # type: ignore[method-assign, assignment]
     sys.argv = ["holdfast", *command[command.index("holdfast.cli") + 1 :]]
     app()
 

@@ -31,9 +31,16 @@ def message_object(**fields: Any) -> dict[str, Any]:
     nothing = ("outcome", "reason", "error", "upstream", "model", "usage", "run_id", "feedback")
     return {
         **dict.fromkeys((*nothing, "metadata", "completed_at")),
-        **{"id": "m", "session_id": "s", "role": "user", "status": "complete"},
-        **{"content": "What?", "marks": [], "reasoning": "", "references": [], "versions": []},
-        **{"created_at": "T1"},
+        "id": "m",
+        "session_id": "s",
+        "role": "user",
+        "status": "complete",
+        "content": "What?",
+        "marks": [],
+        "reasoning": "",
+        "references": [],
+        "versions": [],
+        "created_at": "T1",
         **fields,
     }
 

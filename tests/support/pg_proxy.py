@@ -125,11 +125,14 @@ class PgProxy:
         self._soon(setattr, self, "_loses", name)
 
     def swallow_notifications(self, swallow: bool = True) -> None:
-        """Let no notification through; everything else passes."""
+        """Let no notification through, or let them pass again; this is apart from all else."""
         self._soon(setattr, self, "_swallows", swallow)
 
     def heal(self) -> None:
-        """Let everything pass, what was held first; ends that were cut silently are told now."""
+        """Let everything pass but notifications that are swallowed, what was held first.
+
+        Ends that were cut silently are told now.
+        """
         self._soon(self._heal)
 
     def _cut(self, silently: bool) -> None:
@@ -145,7 +148,7 @@ class PgProxy:
             self._down.clear()
 
     def _heal(self) -> None:
-        self._refuses = self._swallows = False
+        self._refuses = False
         self._loses = None
         for gate in (self._takes, self._up, self._down):
             gate.set()

@@ -48,7 +48,6 @@ class Page:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one file."""
-
         path = scope["path"]
         suffix = PurePosixPath(path).suffix
 

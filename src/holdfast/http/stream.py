@@ -155,11 +155,6 @@ class EventStream:
     async def _stream(self) -> None:
         reader, encoder = self._reader, self._encoder
         while not self._gone:
-            # A clean end without `run-end` tells the client to come back (P9).
-            if reader.should_leave and (farewell := encoder.farewell()):
-                await self._write(farewell)
-                self._leaving = True
-                return
             self._waiting = True
             entries = await reader.next()
             self._waiting = False
@@ -168,6 +163,11 @@ class EventStream:
             body = encoder.encode(entries)
             if body:
                 await self._write(body)
+            elif not entries and reader.should_leave and (farewell := encoder.farewell()):
+                # A clean end without `run-end` tells the client to come back (P9).
+                await self._write(farewell)
+                self._leaving = True
+                return
             elif self._loop.time() - self._last_sent >= self._settings.heartbeat_s:
                 await self._write(encoder.heartbeat())
 

@@ -89,6 +89,7 @@ class Node:
         self._strays = _Sightings(settings.heartbeat_s / 2)
         self._ended = _Sightings(settings.heartbeat_s / 2)
         self._reachable = True
+        self._sweep_at = 0.0
 
     async def start(self) -> None:
         """Join, and end what dead nodes left.
@@ -178,6 +179,10 @@ class Node:
         taken = await self._store.reap()
         if taken:
             logger.warning("the lease of %d nodes was over", taken)
+        now = asyncio.get_running_loop().time()
+        if not taken and now < self._sweep_at:
+            return  # to look through all live runs costs what all nodes write
+        self._sweep_at = now + self._settings.lease_s
         ended = await recovery.recover(self._store, await self._store.orphans(), self._clock)
         if ended:
             logger.warning("ended %d runs of nodes that are gone", ended)

@@ -117,6 +117,9 @@ class Reader:
                 raise NotFound("there is no such run")
             self._page = page.entries
             if self._page:
+                if log is None and not page.ended and len(page.entries) < PAGE_ENTRIES:
+                    # Now, not after an empty page: a run may write faster than pages are read.
+                    self._follow(after=self._page[-1].seq)
                 return self._take(self._next_piece())
             if page.ended:
                 return None
@@ -125,18 +128,21 @@ class Reader:
         if not entries:
             if log is not None:
                 await self.wake.wait()
-            elif self._elsewhere is not None:
-                self._follow(self._elsewhere)
-            else:
+            elif not self._follow(after=self.seq):
                 await self._look_again()
             return self.poll() or []
         return self._take(_piece(entries))
 
-    def _follow(self, elsewhere: Follow) -> None:
-        tail = elsewhere.follow(self.run_id, self.seq)
+    def _follow(self, after: int) -> bool:
+        """Get a tail that begins after the seq `after`; False if there are no other nodes."""
+        elsewhere = self._elsewhere
+        if elsewhere is None:
+            return False
+        tail = elsewhere.follow(self.run_id, after)
         self._log = tail
         self._closed = lambda: elsewhere.unfollow(tail)
         tail.listen(self._on_news)
+        return True
 
     @property
     def should_leave(self) -> bool:

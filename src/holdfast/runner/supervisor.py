@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
@@ -35,6 +35,7 @@ from holdfast.runner.followers import Followers
 from holdfast.runner.health import HealthBoard
 from holdfast.runner.keys import RELOAD_S, KeyRing
 from holdfast.runner.node import Node
+from holdfast.runner.patience import patiently
 from holdfast.runner.quota import Claim, Quota
 from holdfast.runner.reader import Reader
 from holdfast.runner.reception import Prepared, Reception
@@ -52,6 +53,8 @@ from holdfast.store.shared import SharedStore
 from holdfast.upstreams.base import Ask, Health, Upstream
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SHUT_DOWN = UpstreamEnd(Reason.SERVER_SHUTDOWN, error="the server was shut down")
 BUSY_TRIES = 5
@@ -339,11 +342,17 @@ class Supervisor(Archive):
     def _history(self, question: Question, run: RunRecord) -> LoadHistory | None:
         if question.session_id is None:
             return None
-        return lambda: self._reception.history(question, run.session_id, run.question_id)
+        load = self._reception.history
+        return lambda: self._patiently(lambda: load(question, run.session_id, run.question_id))
+
+    def _patiently(self, read: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        return patiently(read, self.settings.storage.store_patience_s)
 
     def _candidates(self, prepared: Prepared, run: RunRecord) -> Candidates:
         async def conversation(upstream: str) -> str | None:
-            return await self.store.get_conversation(run.session_id, upstream)
+            return await self._patiently(
+                lambda: self.store.get_conversation(run.session_id, upstream)
+            )
 
         is_new = prepared.question.session_id is None
         runs = self.settings.runs

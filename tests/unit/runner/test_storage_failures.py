@@ -1,8 +1,10 @@
 """Runs and readers while the store fails: slow, refusing, away for a moment, away for long."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,16 +156,37 @@ async def test_p1_a_question_that_cannot_be_stored_is_refused_and_nobody_is_aske
     await stage.finish(await stage.ask(), *texts("a"), DONE)
 
 
-async def test_a_store_that_cannot_be_read_for_the_history_ends_the_run(
+def _without_reads(stage: Stage, monkeypatch: pytest.MonkeyPatch, times: int | None) -> None:
+    """The store gives no turns, the first `times` times, or never."""
+    read, left = stage.store.inner.list_turns, itertools.count() if times is None else range(times)
+    failing = iter(left)
+
+    async def list_turns(*arguments: Any) -> Any:
+        if next(failing, None) is not None:
+            raise StoreUnavailable("scripted: no reads")
+        return await read(*arguments)
+
+    monkeypatch.setattr(stage.store.inner, "list_turns", list_turns)
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_is_waited_for(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await stage.ask()
     await stage.finish(first, *texts("a"), DONE)
+    _without_reads(stage, monkeypatch, times=2)
+    second = await stage.ask(session_id=first.run.session_id)
+    await stage.finish(second, *texts("b"), DONE)
+    assert [message.content for message in second.call.ask.history][-1] == "a"
 
-    async def unavailable(*_: object) -> None:
-        raise StoreUnavailable("scripted: no reads")
 
-    monkeypatch.setattr(stage.store.inner, "list_turns", unavailable)
+async def test_a_store_that_cannot_be_read_for_the_history_ends_the_run(
+    impatient: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = impatient
+    first = await stage.ask()
+    await stage.finish(first, *texts("a"), DONE)
+    _without_reads(stage, monkeypatch, times=None)
     created = await stage.supervisor.ask(stage.question(session_id=first.run.session_id))
     execution = stage.supervisor.live(created.run.id)
     assert execution is not None

@@ -9,9 +9,9 @@ import pytest
 
 from holdfast.errors import StoreUnavailable
 from holdfast.events import TextDelta
-from holdfast.store.sqlite import writer as sqlite_writer
 from holdfast.store.port import DeleteSession, Probe, Write
 from holdfast.store.sqlite import SqliteStore
+from holdfast.store.sqlite import writer as sqlite_writer
 from tests.support.harness import SqliteHarness
 from tests.support.records import OWNER, Told, begin, commit, read_all, tell
 

@@ -2,9 +2,8 @@
 
 import { setDraft } from "./draft.js";
 import { announce } from "./live.js";
-import { Answer } from "./message.js";
 import { changed, set, state } from "./state.js";
-import { ask, regenerate, stop, view } from "./talk.js";
+import { ask, regenerate, showVersion, stop } from "./talk.js";
 import { client, explain, getJson } from "./wire.js";
 
 async function feedback(answer, given) {
@@ -16,16 +15,6 @@ async function feedback(answer, given) {
   } catch (error) {
     set({ note: explain(error) });
     throw error;
-  }
-}
-
-async function showVersion(answer, id) {
-  const { signal } = view;
-  try {
-    const other = new Answer(await client.message(id, { signal }));
-    set({ items: state.items.map((item) => (item === answer ? other : item)) });
-  } catch (error) {
-    if (!signal.aborted) set({ note: explain(error) });
   }
 }
 

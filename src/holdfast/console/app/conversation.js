@@ -60,13 +60,17 @@ function Items({ items, editing, busy }) {
 
 export function Conversation({ state: { items, editing, live, phase, session, jump } }) {
   const [page, content] = [useRef(), useRef()];
-  const { away, toEnd, onScroll } = useFollowing(page, content, items.length > 0 && jump);
+  const { away, toEnd, keepPlace, onScroll } = useFollowing(page, content, items.length > 0 && jump);
   const [shown, show] = useState(SHOWN);
   const [opened, open] = useState(jump);
   if (opened !== jump) {
     open(jump);
     show(SHOWN);
   }
+  const showEarlier = () => {
+    keepPlace();
+    show(shown + SHOWN);
+  };
   const hidden = Math.max(0, items.length - shown);
   return html`
     <div id="page" ref=${page} onScroll=${onScroll}>
@@ -74,7 +78,7 @@ export function Conversation({ state: { items, editing, live, phase, session, ju
         ${items.length === 0 && !session && html`<${Empty} />`}
         ${items.length === 0 && phase === "loading" && html`<${Loading} />`}
         ${hidden > 0 &&
-        html`<button type="button" class="button earlier" onClick=${() => show(shown + SHOWN)}>${say("earlier")}</button>`}
+        html`<button type="button" class="button earlier" onClick=${showEarlier}>${say("earlier")}</button>`}
         <div id="messages" aria-busy=${live !== null}>
           <${Items} items=${items.slice(hidden)} editing=${editing} busy=${isBusy()} />
         </div>

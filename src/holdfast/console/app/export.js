@@ -1,5 +1,6 @@
 // A conversation as a file: Markdown for people, JSON for programs.
 
+import { endingText, explanation } from "./answer/endings.js";
 import { announce } from "./live.js";
 import { set } from "./state.js";
 import { client, explain } from "./wire.js";
@@ -36,14 +37,16 @@ function toMarkdown({ title, created_at: created }, messages) {
   return [head, ...messages.map(section)].join("\n");
 }
 
-function section({ role, content, outcome, reason, error, references, upstream, model, created_at: at }) {
+function section({ role, content, outcome, reason, references, upstream, model, created_at: at }) {
   if (role === "user") return `## ${say("you")} (${at})\n\n${content}\n`;
   const by = [upstream, model].filter(Boolean).join(", ");
   const parts = [`## ${by || "Holdfast"} (${at})`, content];
-  if (outcome && outcome !== "completed") parts.push(`*${[outcome, reason, error].filter(Boolean).map(oneLine).join(": ")}*`);
+  if (outcome && outcome !== "completed") parts.push(`*${ending({ outcome, reason, text: content })}*`);
   if (references.length) parts.push(references.map(sourceLine).join("\n"));
   return `${parts.filter(Boolean).join("\n\n")}\n`;
 }
+
+const ending = (answer) => [endingText(answer), explanation(answer)].filter(Boolean).join(" – ");
 
 function sourceLine({ ordinal, document_name: name, document_id: id, url }) {
   const told = oneLine(name ?? id ?? url ?? "").replace(/[[\]\\`*_<>]/g, "\\$&");

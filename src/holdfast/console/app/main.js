@@ -8,8 +8,9 @@ import { Page } from "./page.js";
 import { listSessions } from "./sessions.js";
 import { onChange, set, state, currentTitle } from "./state.js";
 import { onTabs } from "./tabs.js";
-import { look } from "./talk.js";
+import { look, missing } from "./talk.js";
 import { client } from "./wire.js";
+import { say } from "./words.js";
 
 const root = document.getElementById("app");
 
@@ -28,7 +29,7 @@ function wake() {
 }
 
 function hear({ session, gone }) {
-  if (gone && session === state.session) location.hash = "";
+  if (gone && session === state.session) missing(say("deleted_elsewhere"));
   else listSessions();
   if (!gone && session === state.session && !document.hidden) look();
 }

@@ -13,6 +13,7 @@ const NEAR = 48; // pixels from the end that still count as there
 export function useFollowing(page, content, jump) {
   const follows = useRef(true);
   const last = useRef(0);
+  const kept = useRef(null); // from the end, what is seen when more comes in above it
   const [away, setAway] = useState(false);
 
   const toEnd = () => {
@@ -26,6 +27,16 @@ export function useFollowing(page, content, jump) {
     else page.current.scrollTop = 0;
     follows.current = jump !== false;
   }, [jump]);
+
+  const keepPlace = () => {
+    follows.current = false;
+    kept.current = page.current.scrollHeight - page.current.scrollTop;
+  };
+
+  useLayoutEffect(() => {
+    if (kept.current !== null) page.current.scrollTop = page.current.scrollHeight - kept.current;
+    kept.current = null;
+  });
 
   useEffect(() => {
     const observer = new ResizeObserver(() => {
@@ -47,7 +58,7 @@ export function useFollowing(page, content, jump) {
     setAway(!follows.current && left > NEAR);
   };
 
-  return { away, toEnd, onScroll };
+  return { away, toEnd, keepPlace, onScroll };
 }
 
 const distance = ({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight;

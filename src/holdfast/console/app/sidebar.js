@@ -36,12 +36,24 @@ function Rename({ session }) {
   `;
 }
 
+/** The focus goes to the entry's link when its name was typed and Enter or Escape has ended that. */
+function useRenameFocus(renaming) {
+  const link = useRef();
+  const was = useRef(false);
+  useEffect(() => {
+    if (was.current && !renaming && document.activeElement === document.body) link.current.focus();
+    was.current = renaming;
+  }, [renaming]);
+  return link;
+}
+
 const Entry = pure(({ session, title, live, here, renaming }) => {
   const name = title ?? say("untitled");
+  const link = useRenameFocus(renaming);
   if (renaming) return html`<li><${Rename} session=${session} /></li>`;
   return html`
     <li class=${live ? "live" : ""}>
-      <a href=${`#${session.id}`} aria-current=${here ? "page" : null} title=${name} dir="auto"
+      <a ref=${link} href=${`#${session.id}`} aria-current=${here ? "page" : null} title=${name} dir="auto"
          onClick=${() => set({ side: false })}>
         ${live && html`<span class="pulse" role="img" aria-label=${say("live")}></span>`}${name}
       </a>

@@ -27,6 +27,7 @@ export async function open(id) {
   leave();
   if (id !== state.session || !id) set({ items: [], title: null, preset: null });
   state.jump += 1;
+  seen = "";
   set({ session: id, phase: id ? "loading" : "open", side: false, draft: recallDraft(id) });
   listSessions();
   if (id && (await load(view.signal))) await join();
@@ -54,9 +55,15 @@ async function load(signal) {
     set({ items: arranged(messages), title: session.title, preset: session.preset, phase: "open" });
     return true;
   } catch (error) {
-    if (!signal.aborted) missing(error);
+    if (!signal.aborted) unread(error);
     return false;
   }
+}
+
+/** Only a conversation that is gone is taken from the page; anything else can mend itself. */
+function unread(error) {
+  if (error.code === "not_found") missing(explain(error));
+  else set({ phase: "open", note: explain(error) });
 }
 
 /** These messages as items; what is on the page already stays the same object. */
@@ -71,11 +78,14 @@ function arranged(messages) {
   });
 }
 
-/** Say why there is nothing to show, and let the next question begin a new conversation. */
-function missing(error) {
+/** Say why there is nothing to show; what is being typed can begin a new conversation. */
+export function missing(note) {
   leave();
   history.replaceState(null, "", "#");
-  set({ session: "", title: null, items: [], phase: "open", note: explain(error), draft: recallDraft("") });
+  if (state.draft) moveDraft(state.session, "");
+  else state.draft = recallDraft("");
+  set({ session: "", title: null, preset: null, items: [], phase: "open", note });
+  listSessions();
 }
 
 /** Go on reading the answer that is being written, if there is one. */
@@ -92,8 +102,13 @@ export async function look() {
   looking.abort();
   looking = new AbortController();
   const signal = AbortSignal.any([view.signal, looking.signal]);
-  const found = await client.session(state.session, { signal }).catch(() => null);
-  if (signal.aborted || (found?.updated_at === seen && !found.live_run_id)) return;
+  try {
+    const found = await client.session(state.session, { signal });
+    if (found.updated_at === seen && !found.live_run_id) return;
+  } catch (error) {
+    if (!signal.aborted && error.code === "not_found") missing(explain(error));
+    return; // what is on the page stays; the next look may see more
+  }
   if ((await load(signal)) && !signal.aborted) await join();
 }
 
@@ -114,7 +129,10 @@ export function ask(text) {
 
 /** Ask a question in other words, in place of it and of all that came after it. */
 export function edit(question, text) {
-  if (isBusy()) return;
+  if (isBusy()) {
+    set({ note: say("run_active") }); // asked for in another tab, since the editor was opened
+    return;
+  }
   const asked = new Question({ content: text });
   const kept = state.items.slice(0, state.items.indexOf(question));
   const options = { upstream: state.choice.upstream || null, signal: view.signal };
@@ -125,7 +143,8 @@ export function edit(question, text) {
 /** Answer the same question once more. */
 export function regenerate(old, { upstream = null } = {}) {
   if (isBusy()) return;
-  const events = client.regenerate(old.id, { upstream, signal: view.signal });
+  const options = { upstream: upstream ?? (state.choice.upstream || null), signal: view.signal };
+  const events = client.regenerate(old.id, options);
   begin(null, (answer) => state.items.map((item) => (item === old ? answer : item)), events);
 }
 
@@ -140,7 +159,27 @@ function begin(question, arrange, events) {
     if (question && !state.draft) setDraft(question.text);
   };
   set({ items: arrange(answer), note: "", jump: state.jump + 1 });
+  showNewest();
   follow(answer, events, question);
+}
+
+/** Each answer is gone on from as it was written last: that is what the page shows again. */
+function showNewest() {
+  for (const item of state.items) {
+    const newest = item.versions?.at(-1);
+    if (newest && newest !== item.id) showVersion(item, newest);
+  }
+}
+
+/** Show another version of an answer in its place. */
+export async function showVersion(answer, id) {
+  const { signal } = view;
+  try {
+    const other = new Answer(await client.message(id, { signal }));
+    set({ items: state.items.map((item) => (item === answer ? other : item)) });
+  } catch (error) {
+    if (!signal.aborted) set({ note: explain(error) });
+  }
 }
 
 /** Read an answer to its end. */
@@ -181,10 +220,11 @@ async function ended(answer, signal) {
   announce(endingText(answer));
   tellTabs({ session: answer.sessionId });
   listSessions();
-  const message = await client.message(answer.id, { signal }).catch(() => null);
-  if (message && !signal.aborted) {
-    answer.store(message); // its versions, its times
+  try {
+    answer.store(await client.message(answer.id, { signal })); // its versions, its times
     changed();
+  } catch (error) {
+    if (!signal.aborted && error.code === "not_found") await load(signal); // deleted meanwhile
   }
   return undefined;
 }

@@ -37,6 +37,7 @@ export const say = speak({
   ],
   cancel: ["Cancel", "取消"],
   deleted: ["Deleted", "已删除"],
+  deleted_elsewhere: ["This conversation was deleted in another tab.", "这个对话已在另一个标签页中删除。"],
   renamed: ["Renamed", "已重命名"],
   export_markdown: ["Export as Markdown", "导出为 Markdown"],
   export_json: ["Export as JSON", "导出为 JSON"],

@@ -11,7 +11,8 @@ export function endingText({ outcome, reason }) {
   return say(reason === "client_disconnected" ? reason : outcome);
 }
 
-function explanation({ outcome, reason, finish, text, toolCalls }) {
+/** Why it has ended so, in words for people. */
+export function explanation({ outcome, reason, finish, text, toolCalls }) {
   if (outcome === "completed") {
     if (finish === "length") return say("cut_short");
     if (finish === "content_filter") return say("filtered");

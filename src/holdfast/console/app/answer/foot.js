@@ -73,7 +73,7 @@ function Comment({ answer, actions, close }) {
   return html`
     <form class="comment" onSubmit=${send} onKeyDown=${onKeyDown}>
       <input ref=${field} type="text" maxlength="2000" autocomplete="off" aria-label=${say("comment")}
-             placeholder=${say("comment")} value=${answer.feedback?.comment ?? ""} />
+             placeholder=${say("comment")} defaultValue=${answer.feedback?.comment ?? ""} />
       <button type="submit" class="button">${say("send")}</button>
       <${IconButton} name="close" label=${say("close")} onClick=${close} />
     </form>

@@ -79,8 +79,10 @@ export const say = speak({
 
 /** How long something took, for people. */
 export function duration(ms) {
-  const seconds = ms / 1000;
-  if (seconds < 10) return say("seconds", seconds.toFixed(1));
-  if (seconds < 60) return say("seconds", Math.round(seconds));
-  return say("minutes", Math.floor(seconds / 60), Math.round(seconds % 60));
+  const tenths = Math.round(ms / 100);
+  if (tenths < 1) return say("seconds", "< 0.1");
+  if (tenths < 100) return say("seconds", (tenths / 10).toFixed(1));
+  const seconds = Math.round(ms / 1000);
+  if (seconds < 60) return say("seconds", seconds);
+  return say("minutes", Math.floor(seconds / 60), seconds % 60);
 }

@@ -56,6 +56,9 @@ def _on_postgresql() -> None:
         op.execute(f"ALTER TABLE {table} {', '.join(changes)}")
     op.execute("ALTER TABLE journal DROP COLUMN id")
     op.execute("ALTER TABLE journal ADD PRIMARY KEY (run_id, first_seq)")
+    op.execute(
+        "CREATE INDEX runs_live_by_node ON runs (node_id, generation) WHERE status <> 'ended'"
+    )
     # Its rows live as long as their run: cleaning up must keep pace, whatever the table's size.
     op.execute(
         "ALTER TABLE journal SET (autovacuum_vacuum_scale_factor = 0,"
