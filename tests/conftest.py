@@ -1,7 +1,7 @@
 """What every test gets: one asyncio backend, and a loop that nothing may block."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -41,6 +41,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the corpus (tests/corpus) expects anew instead of comparing with it",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Reports go from one process to another; half of a surrogate pair in a log would stop them."""
+    report = yield
+    return _sendable(report)
+
+
+def _sendable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_sendable(key): _sendable(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(_sendable(item) for item in value)
+        case _:
+            return value
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -371,6 +371,38 @@ class TestFeedback:
         await expect(good).to_have_attribute("aria-pressed", "false")
         assert (await tab.messages())[-1]["feedback"] is None
 
+    async def test_a_comment_that_is_being_written_stays_when_another_answer_ends(
+        self, tab: Tab, site: Deployment
+    ) -> None:
+        await asked(tab, site.answers(text("Kelp."), *END))
+        gate = asyncio.Event()
+        await tab.ask(site.answers(*held(gate)))
+        await expect(tab.prose).to_have_text("Kelp")
+        await tab.page.get_by_role("button", name="Good answer").click()
+        field = tab.find(".comment input")
+        await expect(field).to_be_focused()
+        await tab.page.keyboard.type("Half a thou")
+        gate.set()
+        await expect(tab.ending).to_have_text("Complete")
+        await expect(field).to_have_value("Half a thou")
+        await expect(field).to_be_focused()
+
+
+DURATIONS = """
+async (times) => {
+  const { duration } = await import("/app/answer/words.js");
+  return times.map(duration);
+}
+"""
+
+
+async def test_a_duration_is_rounded_before_it_is_split(tab: Tab) -> None:
+    times = [0, 49, 50, 9_940, 9_970, 59_400, 59_700, 119_600, 120_000]
+    assert await tab.page.evaluate(DURATIONS, times) == [
+        *("< 0.1 s", "< 0.1 s", "0.1 s", "9.9 s", "10 s"),
+        *("59 s", "1 min 0 s", "2 min 0 s", "2 min 0 s"),
+    ]
+
 
 class TestCopying:
     @pytest.fixture

@@ -40,7 +40,8 @@ async def test_as_markdown(tab: Tab, site: Deployment) -> None:
     parts = [part.partition("\n\n")[2].strip() for part in written.split("\n## ")[1:]]
     answer = "**Kelp** holds [1], 海带 [2].\n\n[1] kelp.md  \n[2] [tides.md](<https://sea.example/tides>)"
     assert parts[:3] == [first, answer, second]
-    assert parts[3].startswith("Half an ans\n\n*interrupted: upstream_truncated")
+    told = "Interrupted – The service broke off in the middle. What had arrived is kept."
+    assert parts[3] == f"Half an ans\n\n*{told}*"
 
 
 async def test_as_json_it_is_all_that_the_server_has(tab: Tab, site: Deployment) -> None:

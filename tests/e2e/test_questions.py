@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.e2e.browser import Browser, Tab, expect
+from tests.e2e.browser import Browser, Route, Tab, expect
 from tests.e2e.scripts import END, held, text
 from tests.support.server import Deployment
 
@@ -27,6 +27,23 @@ async def converse(tab: Tab, site: Deployment, *answers: str) -> list[str]:
         await tab.ask(question)
         await expect(tab.find(".state.completed")).to_have_count(count)
     return asked
+
+
+async def test_a_starter_that_has_not_arrived_is_given_back(tab: Tab) -> None:
+    asked = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    await tab.page.route("**/api/v1/runs", hold)
+    starter = tab.find("#empty").get_by_role("button").first
+    question = await starter.inner_text()
+    await starter.click()
+    await asked.wait()
+    await expect(tab.find("#question")).to_have_value("")
+    await tab.page.reload()
+    await expect(tab.find("#question")).to_have_value(question.strip())
 
 
 class TestEdit:

@@ -121,7 +121,7 @@ async def test_a_conversation_deleted_in_another_tab_is_told_and_the_draft_kept(
     await other.locator("header.bar [aria-haspopup]").click()
     await other.locator(".menu:popover-open .danger").click()
     await other.locator("dialog .danger").click()
-    await expect(tab.find("#note")).to_have_text("This conversation was deleted.")
+    await expect(tab.find("#note")).to_have_text("This conversation was deleted in another tab.")
     await expect(tab.find("#question")).to_have_value("And then")
     assert tab.session == ""
 
@@ -172,13 +172,60 @@ async def test_ask_again_asks_whom_one_has_chosen(browser: Browser, tmp_path: An
         await expect(tab.find(".about summary")).to_contain_text("docs")
 
 
-async def test_after_a_name_was_typed_the_focus_is_at_the_question(
-    tab: Tab, site: Deployment
-) -> None:
-    await opened(tab, site)
+async def test_after_a_name_was_typed_the_focus_is_in_the_list(tab: Tab, site: Deployment) -> None:
+    session = await opened(tab, site)
     await tab.find("header.bar [aria-haspopup]").press("Enter")
     await tab.find(".menu:popover-open").get_by_text("Rename").press("Enter")
+    await expect(tab.find(".rename")).to_be_focused()
+    await tab.page.keyboard.type("Kelp")
+    await tab.page.keyboard.press("Enter")
+    await expect(tab.find("header.bar .title")).to_have_text("Kelp")
+    await expect(tab.find(f"a[href='#{session}']")).to_be_focused()
+
+
+async def test_one_that_is_not_in_the_list_can_be_renamed_too(tab: Tab, site: Deployment) -> None:
+    await opened(tab, site)
+    await tab.page.fill("#search", "nothing like it")
+    await expect(tab.entries).to_have_count(0)
+    await tab.find("header.bar [aria-haspopup]").click()
+    await tab.find(".menu:popover-open").get_by_text("Rename").click()
+    await expect(tab.find(".rename")).to_be_focused()
     await tab.page.keyboard.type("Kelp")
     await tab.page.keyboard.press("Enter")
     await expect(tab.find("header.bar .title")).to_have_text("Kelp")
     await expect(tab.find("#question")).to_be_focused()
+
+
+async def test_the_place_stays_when_earlier_messages_are_shown(tab: Tab, site: Deployment) -> None:
+    session = await opened(tab, site)
+    for number in range(25):
+        await site.asked(site.answers(*completion(f"Answer {number}.")), session_id=session)
+    await tab.page.reload()
+    await expect(tab.find(".earlier")).to_be_attached()
+    first = tab.find(".question").filter(has_text=await tab.questions.first.inner_text())
+    await tab.find(".earlier").scroll_into_view_if_needed()
+    before = await first.bounding_box()
+    await tab.find(".earlier").click()
+    await expect(tab.questions).to_have_count(26)
+    await tab.html()
+    after = await first.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert abs(after["y"] - before["y"]) < 80  # the button itself may have gone
+
+
+async def test_why_it_was_chosen_is_told_in_chinese_and_no_button_stands_alone(
+    browser: Browser, site: Deployment
+) -> None:
+    told = await site.asked(site.answers(text("Kelp"), Wire.CLOSE))
+    look: dict[str, Any] = {"locale": "zh-CN", "viewport": {"width": 320, "height": 640}}
+    async with Tab.open(browser, site, f"#{told['run']['session_id']}", **look) as tab:
+        await tab.find(".about summary").click()
+        await expect(tab.find(".about dl")).to_contain_text("唯一的服务")
+        good = await tab.find("[aria-label='回答得好']").bounding_box()
+        bad = await tab.find("[aria-label='回答得不好']").bounding_box()
+        again = await tab.find(".again").bounding_box()
+        assert good is not None
+        assert bad is not None
+        assert again is not None
+        assert good["y"] == bad["y"] > again["y"]

@@ -10,6 +10,7 @@ AT_END = """() => {
   const { scrollHeight, scrollTop, clientHeight } = document.getElementById("page");
   return scrollTop > 0 && scrollHeight - scrollTop - clientHeight < 2;
 }"""
+TOP = "node => node.getBoundingClientRect().top"
 LONG = "Kelp holds.\n\n" * 60
 
 
@@ -67,6 +68,10 @@ async def test_a_long_conversation_begins_with_its_last_messages(
     await tab.page.goto(f"{site.server.url}/#{session}")
     await expect(tab.questions).to_have_count(20)
     await expect(tab.questions.last).to_have_text("Question 24 of many?")
+    await at_end(tab)
+    await tab.find("#page").evaluate("page => page.scrollTop = 0")
+    top = await tab.questions.first.evaluate(TOP)
     await tab.page.get_by_role("button", name="Show earlier messages").click()
     await expect(tab.questions).to_have_count(24)
+    assert abs(await tab.questions.nth(4).evaluate(TOP) - top) < 2  # what was seen stays there
     await expect(tab.questions.first).to_have_text("Question 1 of many?")

@@ -2,10 +2,11 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.e2e.browser import Browser, Tab, expect
+from tests.e2e.browser import TWO_FRAMES, Browser, Route, Tab, expect
 from tests.e2e.scripts import END, held, text
 from tests.support.server import Deployment
 
@@ -65,6 +66,83 @@ class TestConversations:
             await tab.ask(site.answers(text("Kelp holds."), *END))
             await expect(tab.prose).to_have_text("Kelp holds.")
             assert tab.session != name
+
+
+class TestRefused:
+    """What the server refuses takes nothing from the page."""
+
+    @pytest.mark.parametrize(
+        ("status", "code"), [(500, "internal_error"), (429, "too_many_requests")]
+    )
+    async def test_a_look_leaves_the_conversation(
+        self, status: int, code: str, tab: Tab, site: Deployment
+    ) -> None:
+        await tab.ask(site.answers(text("One."), *END))
+        await expect(tab.ending).to_have_text("Complete")
+        session = tab.session
+        tab.forgive_failed_requests()
+        refuse = refusal(status, code)
+        await tab.page.route("**/api/v1/sessions/**", refuse)
+        async with tab.page.expect_response(lambda found: found.status == status):
+            await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await tab.page.evaluate(TWO_FRAMES)
+        await expect(tab.prose).to_have_text("One.")
+        assert tab.session == session
+        await tab.page.unroute("**/api/v1/sessions/**", refuse)
+        await site.asked("What else?", session_id=session)
+        await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(tab.questions.last).to_have_text("What else?")
+
+    async def test_the_opening_keeps_the_address_and_mends_itself(
+        self, tab: Tab, site: Deployment
+    ) -> None:
+        asked = await site.asked(site.answers(text("One."), *END))
+        session = asked["run"]["session_id"]
+        tab.forgive_failed_requests()
+        refuse = refusal(500, "internal_error")
+        await tab.page.route("**/api/v1/sessions/**", refuse)
+        await tab.page.goto(f"{site.server.url}/#{session}")
+        await expect(tab.find("#note")).to_have_text("refused")
+        assert tab.session == session
+        await tab.page.unroute("**/api/v1/sessions/**", refuse)
+        await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(tab.prose).to_have_text("One.")
+
+    async def test_one_that_is_deleted_elsewhere_is_gone_but_the_draft_is_not(
+        self, tab: Tab, site: Deployment
+    ) -> None:
+        await tab.ask(site.answers(text("One."), *END))
+        await expect(tab.ending).to_have_text("Complete")
+        await tab.page.fill("#question", "Half a quest")
+        tab.forgive_failed_requests()
+        await site.server.call("DELETE", f"/api/v1/sessions/{tab.session}")
+        await tab.page.evaluate("dispatchEvent(new Event('focus'))")
+        await expect(tab.find("#note")).to_have_text("This conversation does not exist.")
+        await expect(tab.find("#question")).to_have_value("Half a quest")
+        assert tab.session == ""
+
+    async def test_one_that_is_deleted_elsewhere_while_it_is_answered_is_told(
+        self, tab: Tab, site: Deployment
+    ) -> None:
+        question = site.answers(*held(asyncio.Event()))
+        await tab.ask(question)
+        await expect(tab.prose).to_have_text("Kelp")
+        tab.forgive_failed_requests()
+        await site.server.call("DELETE", f"/api/v1/sessions/{tab.session}")
+        await expect(tab.find("#note")).to_have_text("This conversation does not exist.")
+        await expect(tab.find("#empty")).to_be_visible()
+        await expect(tab.entries.filter(has_text=question)).to_have_count(0)
+        assert tab.session == ""
+
+
+def refusal(status: int, code: str) -> Callable[[Route], Awaitable[None]]:
+    """Answers a request with this error."""
+    error = {"error": {"code": code, "message": "refused", "request_id": "r1"}}
+
+    async def refuse(route: Route) -> None:
+        await route.fulfill(status=status, json=error)
+
+    return refuse
 
 
 class TestHostileTitles:
@@ -170,8 +248,9 @@ class TestRename:
             await name.fill("  Kelp <b>and</b> tides ")
             await name.press("Enter")
             await expect(tab.entries).to_have_text(["Kelp <b>and</b> tides"])
+            await expect(tab.entries).to_be_focused()
             await expect(tab.page).to_have_title("Kelp <b>and</b> tides · Holdfast")
-            await expect(tab.find(".bar .title")).to_have_text("Kelp <b>and</b> tides")
+            await expect(tab.find("h1")).to_have_text("Kelp <b>and</b> tides")
             await tab.page.reload()
             await expect(tab.entries).to_have_text(["Kelp <b>and</b> tides"])
 
@@ -182,6 +261,7 @@ class TestRename:
             await tab.page.get_by_label("Name of the conversation").fill("Something else")
             await tab.page.keyboard.press("Escape")
             await expect(tab.entries).to_have_text(["Kelp"])
+            await expect(tab.entries).to_be_focused()
             await tab.page.reload()
             await expect(tab.entries).to_have_text(["Kelp"])
 

@@ -91,6 +91,47 @@ async def test_a_name_and_a_deletion_are_seen_in_both(tab: Tab, site: Deployment
             await expect(one.entries.filter(has_text="Another name")).to_have_count(0)
 
 
+async def test_one_that_another_tab_deleted_is_told_and_the_draft_is_kept(
+    tab: Tab, site: Deployment
+) -> None:
+    await begun(tab, site)
+    async with beside(tab) as other:
+        await expect(other.prose).to_have_text("One.")
+        await other.page.fill("#question", "Half a quest")
+        await tab.find(".bar").get_by_role("button", name="More").click()
+        await tab.page.get_by_role("menuitem", name="Delete").click()
+        await tab.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        await expect(other.find("#note")).to_have_text(
+            "This conversation was deleted in another tab."
+        )
+        await expect(other.find("#empty")).to_be_visible()
+        assert other.session == ""
+        await expect(other.find("#question")).to_be_focused()
+        await expect(other.find("#question")).to_have_value("Half a quest")
+        await other.page.reload()
+        await expect(other.find("#question")).to_have_value("Half a quest")
+
+
+async def test_an_editor_is_told_that_another_tab_asks(tab: Tab, site: Deployment) -> None:
+    await begun(tab, site)
+    async with beside(tab) as other:
+        await expect(other.prose).to_have_text("One.")
+        await other.questions.hover()
+        await other.page.get_by_role("button", name="Edit the question").click()
+        field = other.page.get_by_role("textbox", name="Edit the question")
+        await field.fill(site.answers(text("Two."), *END))
+        gate = asyncio.Event()
+        await tab.ask(site.answers(*held(gate)))
+        await expect(other.prose).to_have_text("Kelp")
+        await field.press("Enter")
+        await expect(other.find("#note")).to_have_text("An answer is still being written here.")
+        gate.set()
+        await expect(other.prose).to_have_text("Kelp holds [1].")
+        await field.press("Enter")
+        await expect(other.prose).to_have_text("Two.")
+        await expect(other.find("#note")).to_have_count(0)
+
+
 async def test_what_happened_elsewhere_is_seen_when_the_tab_is(tab: Tab, site: Deployment) -> None:
     """On another machine: no channel tells of it, a look at the server does."""
     await begun(tab, site)

@@ -54,9 +54,10 @@ async def routed(
 ) -> AsyncIterator[tuple[Stage, Model]]:
     """A stage whose `local` upstream has the steps `first`, and the `cloud` one `second`."""
     cloud = Model("cloud", *second)
-    runs = router.pop("runs", {})
+    sections = {name: router.pop(name, {}) for name in ("runs", "storage")}
     router = {"local": "script", "cloud": "cloud", "breaker_failures": 99, **router}
-    async with on_stage(folder, *first, others={"cloud": cloud}, router=router, runs=runs) as stage:
+    others = {"cloud": cloud}
+    async with on_stage(folder, *first, others=others, router=router, **sections) as stage:
         yield stage, cloud
 
 
@@ -345,7 +346,8 @@ async def test_each_has_an_exchange_and_a_conversation_of_its_own(tmp_path: Path
 async def test_conversations_that_cannot_be_read_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with routed(tmp_path, [DOWN], second=[[DONE]]) as (stage, cloud):
+    impatient = {"store_patience_s": 0.1}
+    async with routed(tmp_path, [DOWN], second=[[DONE]], storage=impatient) as (stage, cloud):
         session = a_session()
         await commit(stage.store.inner, CreateSession(session))
 

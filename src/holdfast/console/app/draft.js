@@ -18,6 +18,12 @@ export function setDraft(text) {
   set({ draft: text });
 }
 
+/** The field is empty for the next question; this one stays kept until the server has it. */
+export function holdDraft(text) {
+  store(state.session, text);
+  set({ draft: "" });
+}
+
 export function recallDraft(session) {
   try {
     return sessionStorage.getItem(nameOf(session)) ?? "";

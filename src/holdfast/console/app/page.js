@@ -25,7 +25,7 @@ const Bar = pure(({ id, title, side }) => {
     <header class="bar">
       <button id="menu" type="button" class="icon-button narrow" aria-controls="side" aria-expanded=${side}
               aria-label=${say("conversations")} onClick=${() => set({ side: !side })}>${icon("menu")}</button>
-      <span class="title" dir="auto">${id ? name : ""}</span>
+      ${id ? html`<h1 class="title" dir="auto">${name}</h1>` : html`<span class="title"></span>`}
       ${id && html`<${Menu} label=${say("more")} items=${[...exports(id), ...menuItems(session)]} />`}
       <a class="icon-button narrow" href="#" aria-label=${say("new")} onClick=${newConversation}>${icon("plus")}</a>
     </header>

@@ -1,7 +1,7 @@
 // A question in the conversation: to read, to copy, to ask in other words.
 
 import { grow } from "./grow.js";
-import { html, pure, useEffect, useRef } from "./html.js";
+import { html, pure, useLayoutEffect, useRef } from "./html.js";
 import { icon } from "./icons.js";
 import { announce } from "./live.js";
 import { set } from "./state.js";
@@ -15,8 +15,8 @@ async function copy(text) {
 
 function Editor({ question }) {
   const input = useRef();
-  useEffect(() => {
-    input.current.focus();
+  useLayoutEffect(() => {
+    input.current.focus(); // before the next key
     grow(input.current);
     input.current.setSelectionRange(question.text.length, question.text.length);
   }, []);

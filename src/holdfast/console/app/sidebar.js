@@ -1,12 +1,13 @@
 // The conversations at the side.
 
-import { html, pure, useEffect, useRef } from "./html.js";
+import { html, pure, useEffect, useLayoutEffect, useRef } from "./html.js";
 import { icon } from "./icons.js";
+import { focusQuestion } from "./keys.js";
 import { Menu } from "./menu.js";
 import { newConversation } from "./navigate.js";
 import { grouped, listMore, rename, search } from "./sessions.js";
 import { isNarrow } from "./screen.js";
-import { set } from "./state.js";
+import { currentTitle, set } from "./state.js";
 import { say } from "./words.js";
 
 const Brand = () => html`
@@ -20,7 +21,7 @@ export const menuItems = (session) => [
 
 function Rename({ session }) {
   const input = useRef();
-  useEffect(() => input.current.select(), []);
+  useLayoutEffect(() => input.current.select(), []); // before the next key
   const done = () => rename(session.id, input.current?.value ?? "");
   const onKey = (event) => {
     if (event.isComposing || event.keyCode === 229) return;
@@ -34,6 +35,13 @@ function Rename({ session }) {
     <input ref=${input} class="rename" aria-label=${say("name")} maxlength="500" defaultValue=${session.title ?? ""}
            onKeyDown=${onKey} onBlur=${done} />
   `;
+}
+
+/** The conversation on the page is renamed, but not among those that are listed. */
+function RenameApart({ id }) {
+  const leave = () => document.activeElement.matches("body, .rename") && focusQuestion();
+  useLayoutEffect(() => leave, []);
+  return html`<ul><li><${Rename} session=${{ id, title: currentTitle() }} /></li></ul>`;
 }
 
 /** The focus goes to the entry's link when its name was typed and Enter or Escape has ended that. */
@@ -112,6 +120,7 @@ function End({ next }) {
 const nothing = (query) => (query ? say("nothing_found", query) : say("no_conversations"));
 
 export const Sidebar = pure(({ items, next, query, loaded, here, renaming }) => {
+  const isApart = renaming && !items.some(({ id }) => id === renaming);
   const list = html`<${Groups} sessions=${items} here=${here} renaming=${renaming} />`;
   return html`
     <div class="top">
@@ -122,6 +131,7 @@ export const Sidebar = pure(({ items, next, query, loaded, here, renaming }) => 
     <a class="new" href="#" onClick=${newConversation}>${icon("plus")}<span>${say("new")}</span></a>
     <${Search} query=${query} />
     <nav id="sessions" aria-label=${say("conversations")}>
+      ${isApart && html`<${RenameApart} id=${renaming} />`}
       ${items.length > 0 ? list : loaded && html`<p class="nothing">${nothing(query)}</p>`}
       ${next && html`<${End} next=${next} />`}
     </nav>

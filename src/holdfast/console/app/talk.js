@@ -6,7 +6,7 @@
 //                       run-start, …, run-end
 
 import { endingText } from "./answer/endings.js";
-import { moveDraft, recallDraft, setDraft } from "./draft.js";
+import { holdDraft, moveDraft, recallDraft, setDraft } from "./draft.js";
 import { announce } from "./live.js";
 import { Answer, Question } from "./message.js";
 import { listSessions } from "./sessions.js";
@@ -30,7 +30,10 @@ export async function open(id) {
   seen = "";
   set({ session: id, phase: id ? "loading" : "open", side: false, draft: recallDraft(id) });
   listSessions();
-  if (id && (await load(view.signal))) await join();
+  if (!id || !(await load(view.signal))) return;
+  const last = state.items.findLast((item) => item.role === "user");
+  if (last && last.text === state.draft.trim()) setDraft(""); // it had arrived after all
+  await join();
 }
 
 /** Let go of what the page is reading; the server goes on. */
@@ -123,7 +126,7 @@ export function ask(text) {
   if (session) options.session = session;
   else options.preset = choice.preset || null;
   const question = new Question({ content: text });
-  setDraft("");
+  holdDraft(text);
   begin(question, (answer) => [...state.items, question, answer], client.ask(text, options));
 }
 
@@ -208,6 +211,8 @@ function began(answer, question, { session_id: session, question_id: id }) {
     history.replaceState(null, "", `#${session}`);
     moveDraft(state.session, session);
     set({ session });
+  } else {
+    setDraft(state.draft); // the question has arrived; this is what was typed since
   }
   tellTabs({ session });
   listSessions();

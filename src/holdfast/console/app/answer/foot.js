@@ -116,7 +116,7 @@ function About({ answer, actions }) {
   const short = [cleaned(upstream), took, Number.isFinite(out) && say("tokens_short", out)].filter(Boolean);
   const rows = [
     [say("by"), cleaned([upstream, model].filter(Boolean).join(" · "))],
-    [say("why"), cleaned(why)],
+    [say("why"), cleaned(why && say(why))],
     [say("asked_at"), startedAt ? new Date(startedAt).toLocaleString() : ""],
     [say("took"), took],
     [say("tokens"), usage ? say("tokens_used", usage.input_tokens ?? "–", out ?? "–") : ""],
