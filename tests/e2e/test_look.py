@@ -101,7 +101,7 @@ async def test_the_list_on_a_narrow_screen(
         await tab.find(".veil").click(position={"x": 340, "y": 300})
         await expect(entry).to_be_hidden()
         await button.click()
-        await tab.page.get_by_role("link", name="New conversation").first.click()
+        await tab.find("#side .new").click()
         await expect(tab.find("#empty")).to_be_visible()
         await expect(entry).to_have_count(0)
 
