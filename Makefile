@@ -8,10 +8,10 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 LOCKED := --constraint constraints.txt
 CLIENTS := tests/clients/node
 # So many files of tests are run at a time; most of their time they wait.
-WORKERS ?= 2
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix faults cluster fuzz bench chromium nginx node
+.PHONY: help demo test check fix soak faults cluster fuzz bench chromium nginx node
 
 help: ## show this
 	@echo "make TARGET; the first two are all you need:"
@@ -32,6 +32,9 @@ check: $(VENV)/.development ## lint, formatting, types, layers
 fix: $(VENV)/.development ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+soak: $(VENV)/.development chromium ## the tests that take long, in their long form
+	$(BIN)/pytest -m slow
 
 faults: $(VENV)/.development ## kill the server again and again; ARGS="…" goes to tests.faults
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -185,11 +185,6 @@ def _outcome(evidence: Evidence, run: StoredRun) -> Iterator[str]:
         yield f"run {run_id} has a text that the upstream did not send"
     if question in late and ended[1] == "client_cancelled":
         return
-    unasked = (
-        ended == ("failed", "storage_error") and name_of(question) not in evidence.upstream.asked
-    )
-    if unasked and any(kind.cuts for act in evidence.plan.acts for kind in act):
-        return  # whoever asked was told to come back later, and did
     if evidence.plan.harmless or ended[1] not in CRASHED:
         yield f"run {run_id}, of kind {script.kind}, ended as {ended}"
     elif ended[0] != ("interrupted" if run.text else "failed"):

@@ -48,8 +48,6 @@ class Fault(ABC):
 
     harmless = False
     """Whether no answer may suffer, as long as leases and patience last."""
-    cuts = False
-    """Whether nodes may not learn that something of theirs was stored."""
     first_to_heal = False
     """Whether nothing else can be healed while it lasts."""
     last_to_heal = False
@@ -193,7 +191,7 @@ class StallUp(Stall):
 class Flicker(Fault):
     """A cut that is over at once."""
 
-    harmless = cuts = True
+    harmless = True
 
     def begin(self, scene: Scene) -> None:
         self.node(scene).proxy.cut()
@@ -217,7 +215,7 @@ class Nap(Fault):
 class StallDown(Fault):
     """Commits arrive, and their acknowledgements do not before it is over."""
 
-    harmless = cuts = True
+    harmless = True
 
     def begin(self, scene: Scene) -> None:
         self.node(scene).proxy.stall(up=False)
@@ -229,7 +227,7 @@ class StallDown(Fault):
 class LostAnswer(Fault):
     """Something is committed, the connections break before the node is told."""
 
-    harmless = cuts = True
+    harmless = True
 
     def begin(self, scene: Scene) -> None:
         self.node(scene).proxy.lose_answer("holdfast commit")
@@ -270,7 +268,7 @@ class ListenersCut(Fault):
 class ConnectionsCut(Fault):
     """PostgreSQL ends all connections, twice."""
 
-    harmless = cuts = True
+    harmless = True
 
     def begin(self, scene: Scene) -> None:
         scene.cluster.server.cut("holdfast %")
@@ -282,7 +280,7 @@ class ConnectionsCut(Fault):
 class DatabaseFast(Fault):
     """PostgreSQL is restarted in good order."""
 
-    harmless = cuts = first_to_heal = True
+    harmless = first_to_heal = True
     mode = "fast"
 
     def begin(self, scene: Scene) -> None:

@@ -140,8 +140,15 @@ class Writing:
         return seen
 
 
+SLOW = pytest.mark.slow
+"""`make soak` plays these, too; each takes as long as its answer does."""
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in ("paragraph", "table") else SLOW) for kind in KINDS],
+)
 async def test_a_frame_changes_few_nodes_however_long_the_answer_is(
     kind: str, browser: Browser, site: Deployment
 ) -> None:
@@ -204,7 +211,10 @@ def _is_instrument(event: dict[str, Any]) -> bool:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", ["paragraph", "code", "table"])
+@pytest.mark.parametrize(
+    "kind",
+    ["code", pytest.param("paragraph", marks=SLOW), pytest.param("table", marks=SLOW)],
+)
 async def test_no_task_is_long_at_the_pace_of_a_model(
     kind: str, browser: Browser, site: Deployment
 ) -> None:

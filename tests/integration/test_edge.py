@@ -13,7 +13,7 @@ from tests.support.server import Deployment
 from tests.support.upstream_server import Wire, completion, completion_chunk
 
 APP = "https://app.example"
-PAGES = ["/", "/index.html", "/app.js", "/icon.svg"]
+PAGES = ["/", "/index.html", "/app/main.js", "/icon.svg"]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,10 @@ from tests.support.server import Deployment
 from tests.support.upstream_server import completion, completion_chunk
 
 APP = "https://app.example"
-OPEN = ["/", "/index.html", "/app.js", "/style.css", "/openapi.json", "/healthz", "/readyz"]
+OPEN = [
+    *("/", "/index.html", "/app/main.js", "/style/base.css", "/holdfast-client.js"),
+    *("/openapi.json", "/healthz", "/readyz"),
+]
 EVERYWHERE = ["::", "::ffff:127.0.0.1"] if socket.has_dualstack_ipv6() else []
 """Addresses of IPv6, on machines that have it, that are not only this machine's."""
 

@@ -8,7 +8,7 @@ streams share commits of some milliseconds.
 
 While the store fails, what runs have written is kept and tried again; whoever waits for a write
 of his own (a question, a new title) is told at once. Only a question that may have been committed
-is tried for some seconds more, since its run would have nobody who executes it.
+is tried again as well, since its run would have nobody who executes it.
 """
 
 import asyncio
@@ -30,8 +30,6 @@ SPACING_PER_RATE = 4e-6
 RATE_WINDOW_S = 0.05
 RETRY_S = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Pauses between tries while the store fails; the last one repeats."""
-UNCERTAIN_S = 5.0
-"""How long a question waits that may be committed, though nobody can say so at the moment."""
 
 
 class Source(Protocol):
@@ -62,11 +60,16 @@ class _Caller:
         self._on_result = on_result
         self._until: float | None = None
 
-    def waits_on(self, write: Write, failure: StoreUnavailable, now: float) -> bool:
-        """Whether to try once more: a run that may exist must be executed, or its key is spent."""
+    def waits_on(
+        self, write: Write, failure: StoreUnavailable, now: float, patience_s: float
+    ) -> bool:
+        """Whether to try once more: a run that may exist must be executed, or its key is spent.
+
+        That holds even if the caller has left; he comes back with the key.
+        """
         if self._until is None and failure.uncertain and isinstance(write, CreateRun):
-            self._until = now + UNCERTAIN_S
-        return self._until is not None and now < self._until and not self._future.done()
+            self._until = now + patience_s
+        return self._until is not None and now < self._until
 
     def settle(self, result: Any) -> None:
         if self._on_result is not None:
@@ -244,21 +247,22 @@ class GroupCommit:
         again = []
         now = asyncio.get_running_loop().time()
         for job, result in zip(jobs, results, strict=False):
-            if isinstance(result, StoreUnavailable) and _comes_again(job, result, now):
+            if isinstance(result, StoreUnavailable) and self._comes_again(job, result, now):
                 again.append(job)
             else:
                 _call(job.target.settle, result)
         return again
 
+    def _comes_again(self, job: _Job, failure: StoreUnavailable, now: float) -> bool:
+        target = job.target
+        if not isinstance(target, _Caller):
+            return True
+        return target.waits_on(job.write, failure, now, self._patience_s)
+
     def _refuse_callers(self) -> None:
         callers, self._callers = self._callers, []
         for job in callers:
             _call(job.target.settle, _unavailable())
-
-
-def _comes_again(job: _Job, failure: StoreUnavailable, now: float) -> bool:
-    target = job.target
-    return not isinstance(target, _Caller) or target.waits_on(job.write, failure, now)
 
 
 def _stall(jobs: Sequence[_Job], told: set[int]) -> None:

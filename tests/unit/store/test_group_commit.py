@@ -274,27 +274,31 @@ async def test_a_rare_write_that_may_be_committed_is_told_at_once(
         await asyncio.wait_for(commits.submit(RequestCancel("r")), GIVE_UP_S)
 
 
+@pytest.mark.parametrize("patience_s", [0.0])
 async def test_an_uncertain_question_is_given_up_in_the_end(
-    commits: GroupCommit, store: ScriptedStore, monkeypatch: pytest.MonkeyPatch
+    commits: GroupCommit, store: ScriptedStore
 ) -> None:
-    monkeypatch.setattr(group_commit, "UNCERTAIN_S", 0.0)
     store.script.append(_lose_the_answer)
     with pytest.raises(StoreUnavailable):
         await asyncio.wait_for(commits.submit(Told().create()), GIVE_UP_S)
 
 
-async def test_an_uncertain_question_whose_caller_has_left_is_not_tried_again(
+async def test_p7_an_uncertain_question_is_settled_though_its_caller_has_left(
     commits: GroupCommit, store: ScriptedStore
 ) -> None:
+    """The run is executed, so the caller finds it alive when he comes back with his key."""
     store.otherwise = _lose_the_answer
-    question = Told().create()
-    asking = asyncio.create_task(commits.submit(question))
+    results: list[Any] = []
+    asking = asyncio.create_task(commits.submit(Told().create(), results.append))
     await store.begun(2)
     asking.cancel()
     await asyncio.wait([asking])
-    await store.begun(len(store.batches) + 3)
-    assert question not in store.batches[-2]
+    assert results == []
     store.otherwise = accept
+    (source,) = _sources(commits, 1)
+    source.say()
+    await _settled(source)
+    assert results == [None]
 
 
 async def test_callers_that_come_while_the_store_is_tried_are_told_too(
