@@ -88,7 +88,7 @@ def expected(at: int, reason: str) -> Ending:
 
 @pytest.fixture(scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
-    runs = {"idle_timeout_s": 1.5, "first_byte_timeout_s": 1.5}
+    runs = {"idle_timeout_s": 4.0, "first_byte_timeout_s": 4.0}
     async with Deployment(tmp_path_factory.mktemp("site"), runs=runs) as site:
         yield site
 

@@ -219,8 +219,12 @@ function began(answer, question, { session_id: session, question_id: id }) {
   if (answer.stopping) cancel(answer);
 }
 
+const SOON_MS = 1000;
+
 async function ended(answer, signal) {
   set({ live: null });
+  // Stopped by somebody else: perhaps because the conversation is being deleted just now.
+  if (answer.outcome === "cancelled" && !answer.stopping) setTimeout(look, SOON_MS);
   if (!answer.outcome) return load(signal); // it was over before we came
   announce(endingText(answer));
   tellTabs({ session: answer.sessionId });
