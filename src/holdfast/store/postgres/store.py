@@ -17,23 +17,15 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from holdfast import ids
-from holdfast.engine.policy import Turn
 from holdfast.errors import Fenced, HoldfastError, StoreError, StoreUnavailable
 from holdfast.events import Entry, split_log
 from holdfast.store import migrate, reads
-from holdfast.store.port import (
-    Append,
-    KeyRecord,
-    LogPage,
-    MessageRecord,
-    RunRecord,
-    SessionRecord,
-    Write,
-)
+from holdfast.store.port import Append, LogPage, RunRecord, Write
 from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres.control import Control
 from holdfast.store.postgres.link import FAILURES, Link, deadline, is_passing
 from holdfast.store.postgres.writer import LARGE_LOG, PostgresWriter
+from holdfast.store.record_store import RecordStore
 from holdfast.store.shared import OnGap, OnHint, SharedStore
 
 logger = logging.getLogger(__name__)
@@ -55,7 +47,7 @@ RACES: Final = 3
 """How often a write is tried that another node came before."""
 
 
-class PostgresStore(SharedStore):
+class PostgresStore(RecordStore, SharedStore):
     """See `SharedStore`. Every process is a node of its own."""
 
     def __init__(self, url: str, *, lease_s: float = 8.0, read_connections: int = 8) -> None:
@@ -317,62 +309,6 @@ class PostgresStore(SharedStore):
     async def not_live(self, run_ids: Sequence[str]) -> set[str]:
         """See `SharedStore.not_live`."""
         return {row[0] for row in await self._fetch(sql.NOT_LIVE, run_ids)}
-
-    async def live_runs(self) -> list[tuple[RunRecord, bool]]:
-        """See `Store.live_runs`."""
-        return await self._read(reads.live_runs)
-
-    async def get_run(self, owner: str, run_id: str) -> RunRecord | None:
-        """See `Store.get_run`."""
-        return await self._read(reads.get_run, owner, run_id)
-
-    async def get_raw(self, run_id: str) -> tuple[Any, Any]:
-        """See `Store.get_raw`."""
-        return await self._read(reads.get_raw, run_id)
-
-    async def get_session(self, owner: str, session_id: str) -> SessionRecord | None:
-        """See `Store.get_session`."""
-        return await self._read(reads.get_session, owner, session_id)
-
-    async def find_session(self, owner: str, dialect: str, key: str) -> SessionRecord | None:
-        """See `Store.find_session`."""
-        return await self._read(reads.find_session, owner, dialect, key)
-
-    async def find_run(self, owner: str, idempotency_key: str) -> RunRecord | None:
-        """See `Store.find_run`."""
-        return await self._read(reads.find_run, owner, idempotency_key)
-
-    async def get_conversation(self, session_id: str, upstream: str) -> str | None:
-        """See `Store.get_conversation`."""
-        return await self._read(reads.get_conversation, session_id, upstream)
-
-    async def list_keys(self) -> list[KeyRecord]:
-        """See `Store.list_keys`."""
-        return await self._read(reads.list_keys)
-
-    async def list_sessions(
-        self,
-        owner: str,
-        limit: int,
-        before: tuple[int, str] | None = None,
-        query: str | None = None,
-    ) -> list[SessionRecord]:
-        """See `Store.list_sessions`."""
-        return await self._read(reads.list_sessions, owner, limit, before, query)
-
-    async def get_message(self, owner: str, message_id: str) -> MessageRecord | None:
-        """See `Store.get_message`."""
-        return await self._read(reads.get_message, owner, message_id)
-
-    async def list_messages(
-        self, session_id: str, limit: int, after: tuple[str, str] | None = None
-    ) -> list[MessageRecord]:
-        """See `Store.list_messages`."""
-        return await self._read(reads.list_messages, session_id, limit, after)
-
-    async def list_turns(self, session_id: str, before: str, limit: int) -> list[Turn]:
-        """See `Store.list_turns`."""
-        return await self._read(reads.list_turns, session_id, before, limit)
 
 
 def _may_go_singly(error: Exception) -> bool:
