@@ -271,6 +271,18 @@ async def test_a_node_that_leaves_leaves_its_runs_to_others_at_once(
 # ------------------------------------------------------------------------------ orphans
 
 
+async def test_events_that_came_while_their_session_was_erased_are_erased_too(
+    cluster: PostgresHarness, node: PostgresStore
+) -> None:
+    told = await begin(node, Told(), TextDelta("a"))
+    await cluster.change(
+        "INSERT INTO journal (run_id, first_seq, last_seq, payload) VALUES ('gone', 2, 2, 'x')"
+    )
+    await node.sweep()
+    assert {row["run_id"] for row in await cluster.rows("journal")} == {told.run.id}
+    assert await read_all(node, told.run.id) == told.entries
+
+
 async def test_p3_live_runs_of_dead_nodes_are_orphans_and_those_of_living_ones_are_not(
     cluster: PostgresHarness, node: PostgresStore
 ) -> None:

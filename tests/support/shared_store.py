@@ -101,6 +101,9 @@ class ScriptedShared(ScriptedStore, SharedStore):
         taken, self.dead_nodes = self.dead_nodes, 0
         return taken
 
+    async def sweep(self) -> None:
+        await self._note("sweep")
+
     async def orphans(self) -> list[tuple[RunRecord, bool]]:
         await self._note("orphans")
         orphaned, self.orphaned = self.orphaned, []

@@ -183,6 +183,7 @@ class Node:
         if not taken and now < self._sweep_at:
             return  # to look through all live runs costs what all nodes write
         self._sweep_at = now + self._settings.lease_s
+        await self._store.sweep()
         ended = await recovery.recover(self._store, await self._store.orphans(), self._clock)
         if ended:
             logger.warning("ended %d runs of nodes that are gone", ended)

@@ -86,6 +86,13 @@ class SharedStore(Store):
         """Live runs that nobody executes, oldest first, each with whether it was cancelled."""
 
     @abstractmethod
+    async def sweep(self) -> None:
+        """Erase events that came in while another node erased their session.
+
+        Nobody could read them any more.
+        """
+
+    @abstractmethod
     async def own_runs(self) -> list[tuple[RunRecord, bool]]:
         """The live runs of this node, oldest first, each with whether it was cancelled."""
 

@@ -219,6 +219,10 @@ class PostgresStore(RecordStore, SharedStore):
         """See `SharedStore.orphans`."""
         return await self._read(reads.orphans)
 
+    async def sweep(self) -> None:
+        """See `SharedStore.sweep`."""
+        await self._fetch(sql.FORGET_STRAYS)
+
     async def own_runs(self) -> list[tuple[RunRecord, bool]]:
         """See `SharedStore.own_runs`."""
         if self._generation is None:
