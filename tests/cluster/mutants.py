@@ -3,9 +3,9 @@
 A mutant is installed in the processes of the nodes under test, and nowhere else.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from holdfast.errors import Fenced
 from holdfast.events import Entry
-from holdfast.live.run_log import RunLog
 from holdfast.live.tail import Tail
 from holdfast.runner import followers
 from holdfast.runner.node import Node
@@ -23,6 +22,7 @@ from holdfast.store.postgres import PostgresStore, statements
 from holdfast.store.postgres.control import Control
 from tests.cluster import faults
 from tests.cluster.faults import Fault
+from tests.faults.mutants import release_before_commit
 
 HEAD_START_S = 0.05
 """What a mutant does too early gets so long to show before it is true."""
@@ -34,25 +34,6 @@ class Mutant(NamedTuple):
     acts: tuple[tuple[type[Fault], ...], ...]
     """What must go wrong so that the break shows."""
     install: Callable[[], None]
-
-
-def _release_before_commit() -> None:
-    commit, take = PostgresStore.commit, RunLog.take
-    taken: list[RunLog] = []
-
-    def taking(log: RunLog) -> Any:
-        taken.append(log)
-        return take(log)
-
-    async def committing(store: PostgresStore, writes: Sequence[Write]) -> list[Any]:
-        for log in taken:
-            log.saved()
-        taken.clear()
-        await asyncio.sleep(HEAD_START_S)
-        return await commit(store, writes)
-
-    patch.object(RunLog, "take", taking).start()
-    patch.object(PostgresStore, "commit", committing).start()
 
 
 def _no_fencing() -> None:
@@ -136,7 +117,9 @@ def _of(*promises: str) -> frozenset[str]:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "release-before-commit": Mutant(_of("P2"), ((faults.Kill,),), _release_before_commit),
+    "release-before-commit": Mutant(
+        _of("P2"), ((faults.Kill,),), partial(release_before_commit, PostgresStore, HEAD_START_S)
+    ),
     "no-fencing": Mutant(_of("P3", "fencing"), ((faults.Stop,),), _no_fencing),
     "keep-generation": Mutant(_of("P3", "fencing"), ((faults.Stop,),), _keep_generation),
     "no-reaper": Mutant(_of("P3"), ((faults.Kill,),), _no_reaper),

@@ -6,6 +6,7 @@ A mutant is installed in the process of the server under test, and nowhere else.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
@@ -15,7 +16,7 @@ from holdfast.live.run_log import RunLog
 from holdfast.runner import recovery
 from holdfast.runner.supervisor import Supervisor
 from holdfast.store.group_commit import GroupCommit
-from holdfast.store.port import CreateRun, FinishRun, RunCreated, Write
+from holdfast.store.port import CreateRun, FinishRun, RunCreated, Store, Write
 from holdfast.store.sqlite import SqliteStore
 
 HEAD_START_S = 0.015
@@ -30,23 +31,24 @@ class Mutant(NamedTuple):
     install: Callable[[], None]
 
 
-def _release_before_commit() -> None:
-    commit, take = SqliteStore.commit, RunLog.take
+def release_before_commit(kind: type[Store], head_start_s: float) -> None:
+    """Stores of this kind commit only after readers have been shown what is to be committed."""
+    commit, take = kind.commit, RunLog.take
     taken: list[RunLog] = []
 
     def taking(log: RunLog) -> Any:
         taken.append(log)
         return take(log)
 
-    async def committing(store: SqliteStore, writes: Sequence[Write]) -> list[Any]:
+    async def committing(store: Store, writes: Sequence[Write]) -> list[Any]:
         for log in taken:
             log.saved()
         taken.clear()
-        await asyncio.sleep(HEAD_START_S)
+        await asyncio.sleep(head_start_s)
         return await commit(store, writes)
 
     patch.object(RunLog, "take", taking).start()
-    patch.object(SqliteStore, "commit", committing).start()
+    patch.object(kind, "commit", committing).start()
 
 
 def _ask_before_commit() -> None:
@@ -140,7 +142,9 @@ def _no_recovery() -> None:
 
 
 MUTANTS: dict[str, Mutant] = {
-    "release-before-commit": Mutant("P2", "commit", _release_before_commit),
+    "release-before-commit": Mutant(
+        "P2", "commit", partial(release_before_commit, SqliteStore, HEAD_START_S)
+    ),
     "ask-before-commit": Mutant("P1", "ask-run", _ask_before_commit),
     "two-transactions": Mutant("P3", "finish-references", _two_transactions),
     "no-recovery": Mutant("P3", None, _no_recovery),
