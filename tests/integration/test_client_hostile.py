@@ -197,11 +197,11 @@ class TestOtherHarm:
     ) -> None:
         question = site.answers(*completion(*LONG))
         port = int(proxy.url.rpartition(":")[2])
-        proxy._listener.close()
-        await proxy._listener.wait_closed()
+        proxy._server.close()
+        await proxy._server.wait_closed()
         asking = asyncio.create_task(ask(question))
         await asyncio.sleep(0)
-        proxy._listener = await asyncio.start_server(proxy._accept, "127.0.0.1", port)
+        proxy._server = await asyncio.start_server(proxy._connect, "127.0.0.1", port)
         await assert_whole_and_once(site, question, await asking)
 
     async def test_a_connection_that_falls_silent(

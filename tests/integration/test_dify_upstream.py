@@ -45,14 +45,6 @@ STOPPED = whole({"result": "success"})
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
 async def make(transport: Transport) -> AsyncIterator[Callable[..., Dify]]:
     """Makes upstreams over one open transport."""
     made: list[Dify] = []

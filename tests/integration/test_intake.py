@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -23,14 +23,6 @@ from tests.support.upstream_server import (
 )
 
 PIECES = [b"%d;" % number for number in range(4 * http1.STEADY_PIECES)]
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
 
 
 class Steps:

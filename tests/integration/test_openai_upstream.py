@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -47,14 +47,6 @@ from tests.support.upstream_server import (
 SECRET = "sk-very-secret"
 ASK = Ask(run_id="r", session_id="s", message_id="m", message="How often?")
 WHOLE = UpstreamEnd(finish=Finish.STOP)
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
 
 
 @pytest.fixture

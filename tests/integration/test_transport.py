@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -21,14 +20,6 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
 
 
 async def read_all(response: Response) -> bytes:

@@ -1,7 +1,6 @@
 """The HTTP client's connections: which are closed, and which are used again."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -18,14 +17,6 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
 
 
 async def test_leaving_early_closes_the_socket(transport: Transport) -> None:

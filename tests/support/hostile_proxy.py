@@ -16,9 +16,9 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from types import TracebackType
 from typing import Any, Self
 
+from tests.support.listener import Listener
 from tests.support.raw_client import GIVE_UP_S
 
 PIECE = 65_536
@@ -54,12 +54,11 @@ class Passed:
     body: bytes
 
 
-class HostileProxy:
+class HostileProxy(Listener):
     """The proxy.
 
     Attributes:
         requests: Every request that came, in order.
-        connections: How many connections were made.
         cuts: How many of them were cut.
         refused: How many requests were answered by the proxy itself.
         response_bytes: How many bytes of responses were passed on.
@@ -69,13 +68,13 @@ class HostileProxy:
 
     def __init__(self, port: int) -> None:
         """Prepare a proxy in front of what listens on `port` of the loopback."""
+        super().__init__()
         self._server_port = port
         self.requests: list[Passed] = []
-        self.connections = self.cuts = self.refused = self.response_bytes = 0
+        self.cuts = self.refused = self.response_bytes = 0
         self.piece = PIECE
         self.delay_s = 0.0
         self.calm()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._cutting: asyncio.Future[Cut]
 
     def calm(self) -> None:
@@ -115,11 +114,6 @@ class HostileProxy:
         self._refusal = _refusal(status, retry_after_s)
 
     @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
-
-    @property
     def open(self) -> int:
         """How many connections are open."""
         return len(self._tasks)
@@ -132,37 +126,17 @@ class HostileProxy:
     async def __aenter__(self) -> Self:
         self._changed = asyncio.Condition()
         self._cutting = asyncio.get_running_loop().create_future()
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._listener.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._listener.wait_closed()
+        return await super().__aenter__()
 
     # ------------------------------------------------------------------ one connection
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self.connections += 1
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            request = await _read_request(reader)
-            fate = self._next_fate()
-            async with self._changed:
-                self.requests.append(request)
-                self._changed.notify_all()
-            await self._while_connected(self._answer(request, writer, fate), reader, writer)
-        writer.transport.abort()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await _read_request(reader)
+        fate = self._next_fate()
+        async with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+        await self._while_connected(self._answer(request, writer, fate), reader, writer)
 
     def _next_fate(self) -> Fate:
         for fate, times in self._fates.items():

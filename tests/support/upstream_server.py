@@ -20,8 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
+
+from tests.support.listener import Listener
 
 
 class Wire(Enum):
@@ -55,30 +56,27 @@ class Request:
         return json.loads(self.body)
 
 
-class ScriptedUpstream:
+class ScriptedUpstream(Listener):
     """The server.
 
     Attributes:
         requests: What was asked, in the order of arrival.
-        connections: How many connections were made.
         closed_early: How many times a client left before its script had been played.
         played: How many scripts were played to their end.
     """
 
     def __init__(self, script: Script | Callable[[Request], Script]) -> None:
+        super().__init__()
         self._choose = script if callable(script) else lambda _: script
         self.requests: list[Request] = []
-        self.connections = 0
         self.closed_early = 0
         self.played = 0
         self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def base_url(self) -> str:
         """`http://127.0.0.1:<port>`."""
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return f"http://{host}:{port}"
+        return self.url
 
     async def client_left(self, times: int = 1) -> None:
         """Wait until clients have left early so many times."""
@@ -89,32 +87,6 @@ class ScriptedUpstream:
         """Wait until so many requests have come."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= times)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self.connections += 1
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await self._serve(reader, writer)
-        writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = await reader.read(1)

@@ -1,8 +1,7 @@
 """What the `anythingllm` upstream does about answers that go silent or break off."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from functools import partial
+from collections.abc import Callable
 
 import pytest
 
@@ -17,7 +16,6 @@ from holdfast.events import (
 from holdfast.upstreams.anythingllm.decoder import AnythingLLMDecoder
 from holdfast.upstreams.anythingllm.upstream import AnythingLLM, _PatientSink
 from holdfast.upstreams.base import Exchange
-from holdfast.upstreams.wire.transport import Transport
 from tests.support.anythingllm import (
     AT,
     BROKEN,
@@ -32,7 +30,6 @@ from tests.support.anythingllm import (
     ask,
     ending,
     final,
-    make_anythingllm,
     saved,
     says,
     texts,
@@ -50,22 +47,6 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
-def make(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AnythingLLM]:
-    """Makes upstreams over one open transport, who look into the history without pausing."""
-    monkeypatch.setattr("holdfast.upstreams.anythingllm.upstream.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
-    return partial(make_anythingllm, transport)
-
 
 # ---------------------------------------------------------------------- silence
 

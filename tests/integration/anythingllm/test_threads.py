@@ -1,7 +1,6 @@
 """What the `anythingllm` upstream asks, and where."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from holdfast.settings.well_known import well_known_upstreams
 from holdfast.upstreams.anythingllm.upstream import AnythingLLM
 from holdfast.upstreams.base import Ask, Exchange
 from holdfast.upstreams.registry import make_upstreams
-from holdfast.upstreams.wire.transport import Transport
 from tests.support.anythingllm import (
     AGAIN,
     ANSWER,
@@ -37,7 +35,6 @@ from tests.support.anythingllm import (
     abort,
     ask,
     ending,
-    make_anythingllm,
     new_thread,
     saved,
     says,
@@ -50,22 +47,6 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
-def make(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AnythingLLM]:
-    """Makes upstreams over one open transport, who look into the history without pausing."""
-    monkeypatch.setattr("holdfast.upstreams.anythingllm.upstream.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
-    return partial(make_anythingllm, transport)
-
 
 # ---------------------------------------------------------------------- the request
 

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -38,7 +37,6 @@ from tests.support.anythingllm import (
     ask,
     ending,
     final,
-    make_anythingllm,
     new_thread,
     saved,
     says,
@@ -58,22 +56,6 @@ from tests.support.upstream_server import (
     stream,
     whole,
 )
-
-
-@pytest.fixture
-async def transport() -> AsyncIterator[Transport]:
-    transport = Transport()
-    await transport.open()
-    yield transport
-    await transport.close()
-
-
-@pytest.fixture
-def make(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AnythingLLM]:
-    """Makes upstreams over one open transport, who look into the history without pausing."""
-    monkeypatch.setattr("holdfast.upstreams.anythingllm.upstream.HISTORY_PAUSES_S", (0.0, 0.0, 0.0))
-    return partial(make_anythingllm, transport)
-
 
 # ---------------------------------------------------------------------- answers
 
