@@ -102,7 +102,7 @@ def a_run(store: ScriptedShared | None = None) -> RunRecord:
 
 async def test_a_node_begins_with_a_lease_and_the_time_of_the_store(staged: Staged) -> None:
     assert staged.node.joined
-    assert staged.store.asked[:3] == ["join", "reap", "orphans"]
+    assert staged.store.asked[:4] == ["join", "reap", "sweep", "orphans"]
     assert abs(staged.clock() - staged.store.now) < 1000 * GIVE_UP_S
 
 
