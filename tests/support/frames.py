@@ -57,7 +57,9 @@ def merged(messages: Iterable[Message], paths: Sequence[Path]) -> list[Message]:
     found: list[Message] = []
     for message in messages:
         before = found[-1] if found else None
-        whole = before and next((_joined(before, message, path) for path in paths), None)
+        whole = before and next(
+            filter(None, (_joined(before, message, path) for path in paths)), None
+        )
         if whole:
             found[-1] = whole
         else:

@@ -40,9 +40,9 @@ _objects = st.dictionaries(texts, _json, min_size=1, max_size=3)
 
 @st.composite
 def _marked(draw: st.DrawFn) -> tuple[str, tuple[Mark, ...]]:
-    """A text with marks that lie within it, in order."""
+    """A text with marks that lie within it, in order, each of one character at least."""
     text = draw(texts)
-    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=6, unique=True)))
     pairs = zip(cuts[::2], cuts[1::2], strict=False)
     return text, tuple((start, end, draw(st.integers(1, 9))) for start, end in pairs)
 
