@@ -24,7 +24,7 @@ from holdfast.events import (
 )
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
-from holdfast.upstreams.decoding.decoder import Decoder, merge_texts
+from holdfast.upstreams.decoding.decoder import MERGED_AFTER, Decoder, merge_texts
 from holdfast.upstreams.decoding.references import EXTRA_BYTES, NAME_CHARS, URL_CHARS, http_url
 from holdfast.upstreams.pacing import split_text
 from tests.fuzz.trial import Trial
@@ -193,6 +193,7 @@ def _told(decoder: Decoder) -> dict[str, Any]:
 
 def _check_reads(decoder: Decoder, trial: Trial, items: Sequence[Item]) -> None:
     """What is merged in long answers says the same."""
+    decoder._given = MERGED_AFTER
     merged = [item for piece in trial.pieces() for item in decoder.feed_read(piece)]
     merged += decoder.finish()
     check_items(merged)

@@ -81,12 +81,21 @@ class Decoder(ABC):
         self._length = 0  # of the text as the upstream wrote it
         self._told_error: str | None = None
         self._given = 0
+        self._merges = False  # whether the answer is so long that its grain is not kept
+        self._merged_chars = min(MERGED_CHARS, self._limits.event_bytes // 4)
 
     # ------------------------------------------------------------------ what a service means
 
     @abstractmethod
     def _take_event(self, event: SseEvent, items: list[Item]) -> None:
         """Take one event of the stream and add to `items` what it says."""
+
+    def _take_events(self, events: Sequence[SseEvent], items: list[Item]) -> None:
+        """Take the events of one read, as far as the answer goes."""
+        for event in events:
+            self._take_event(event, items)
+            if self.ended:
+                return
 
     def _take_whole(self, body: bytes, items: list[Item]) -> None:
         """Take an answer that came in one piece of JSON instead of a stream."""
@@ -109,22 +118,18 @@ class Decoder(ABC):
 
     def feed_read(self, data: bytes) -> list[Item]:
         """As `feed`, for the bytes of one read of a long answer: many small texts are merged."""
+        self._merges = self._given >= MERGED_AFTER
         items = self.feed(data)
         self._given += len(items)
-        if self._given < MERGED_AFTER:
-            return items
-        return merge_texts(items, min(MERGED_CHARS, self._limits.event_bytes // 4))
+        return merge_texts(items, self._merged_chars) if self._merges else items
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next bytes of an event stream; give the items that they complete."""
         items: list[Item] = []
         if self.ended:
             return items
-        for event in self._sse.feed(data):
-            self._take_event(event, items)
-            if self.ended:
-                return items
-        if self._sse.overflowed:
+        self._take_events(self._sse.feed(data), items)
+        if self._sse.overflowed and not self.ended:
             limit = self._limits.event_bytes
             error = f"the upstream sent an event of more than limits.event_bytes ({limit})"
             items += self.finish(UpstreamEnd(Reason.LIMIT, error=error))
@@ -188,6 +193,17 @@ class Decoder(ABC):
         if "**ERROR**: " in text:
             text = self._without_told_error(text)
         self._give_text(text, items)
+
+    def _take_texts(self, texts: Sequence[str], items: list[Item]) -> None:
+        """Several texts that follow each other, in a grain of our own."""
+        whole = "".join(texts)
+        if self._told_error is not None or "**ERROR**" in whole:
+            for text in texts:  # whether it is told as an error depends on the grain
+                self._take_text(text, items)
+            return
+        size = self._merged_chars
+        for start in range(0, len(whole), size):
+            self._give_text(whole[start : start + size], items)
 
     def _give_text(self, text: str, items: list[Item]) -> None:
         """Give text of the answer, as the upstream wrote it, as far as its marks are certain."""

@@ -22,7 +22,7 @@ from holdfast.events import (
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
 from holdfast.upstreams.decoding.citations import MAX_NUMBER, CitationTranslator
-from holdfast.upstreams.decoding.decoder import Decoder, keyed, mapping, read_usage
+from holdfast.upstreams.decoding.decoder import MERGED_FROM, Decoder, keyed, mapping, read_usage
 from holdfast.upstreams.decoding.lenient import decode_any, repair
 from holdfast.upstreams.decoding.references import (
     CHUNK,
@@ -119,12 +119,34 @@ class OpenAIDecoder(Decoder):
 
     # ------------------------------------------------------------------ frames
 
+    def _take_events(self, events: Sequence[SseEvent], items: list[Item]) -> None:
+        """See `Decoder`; what frames in a row say is put together before it is looked at."""
+        if len(events) < MERGED_FROM or not self._merges or self._opening is not None:
+            super()._take_events(events, items)
+            return
+        content_of = self._repetition.content
+        contents: list[str] = []
+        for event in events:
+            content = content_of(event.data)
+            if content is not None:
+                contents.append(content)
+                continue
+            self._take_texts(contents, items)
+            contents.clear()
+            self._take_frame(event, items)
+            if self.ended:
+                return
+        self._take_texts(contents, items)
+
     def _take_event(self, event: SseEvent, items: list[Item]) -> None:
         content = self._repetition.content(event.data)
-        if content is not None:
-            if content:
-                self._take_content(content, items)
-            return
+        if content is None:
+            self._take_frame(event, items)
+        elif content:
+            self._take_content(content, items)
+
+    def _take_frame(self, event: SseEvent, items: list[Item]) -> None:
+        """Take a frame that does not repeat."""
         try:
             frame = decode_frame(event.data)
         except (ValueError, RecursionError):

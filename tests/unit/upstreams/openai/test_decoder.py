@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 
+from holdfast.engine.fold import fold
 from holdfast.engine.run import UpstreamEnd
 from holdfast.events import (
+    Event,
     Finish,
     Reason,
     ReasoningDelta,
@@ -18,6 +20,7 @@ from holdfast.events import (
 from holdfast.settings import LimitSettings
 from holdfast.upstreams.base import Item
 from holdfast.upstreams.decoding.citations import CitationTranslator, Style
+from holdfast.upstreams.decoding.decoder import MERGED_AFTER, MERGED_CHARS
 from holdfast.upstreams.openai.decoder import OpenAIDecoder
 from tests.support.upstream_server import completion, completion_chunk, event
 
@@ -661,3 +664,44 @@ def test_json_that_is_no_answer_is_an_error(body: object, error: str) -> None:
 
 def test_garbage_in_one_piece_is_an_error() -> None:
     assert ending(OpenAIDecoder().feed_whole(b"oops")).reason is Reason.UPSTREAM_ERROR
+
+
+# ---------------------------------------------------------------------- long answers
+
+
+BEGUN = [completion_chunk(content=f"w{n} ") for n in range(MERGED_AFTER)]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ["one ", "two ", "", "three"] * 5,
+        ["a mark [I", "D:0", "] and ", "another ", "##1$", "$."] * 3,
+        ["fine\n", "**ERROR**: ", "no more", " of it", " to", " be", " had", "."],
+        ["fine\n", "**ERR", "OR**: is only", " text", " so", " split", ",", " too"],
+        ["[ID:", "0"] + ["x" * (MERGED_CHARS // 2 - 1)] * 9 + ["[I", "D:1"],
+    ],
+)
+def test_what_one_read_of_a_long_answer_says_is_put_together(rest: list[str]) -> None:
+    read = b"".join(completion_chunk(content=text) for text in rest)
+    grainy, coarse = OpenAIDecoder(), OpenAIDecoder()
+    items = [item for piece in [*BEGUN, read, STOP] for item in grainy.feed(piece)]
+    fewer = [item for piece in [*BEGUN, read, STOP] for item in coarse.feed_read(piece)]
+    items, fewer = items + grainy.finish(), fewer + coarse.finish()
+    assert fold(said(fewer)) == fold(said(items))
+    assert fewer[-1] == items[-1]
+    assert len(fewer) <= len(items)
+
+
+def test_what_is_no_text_keeps_its_place_among_the_texts_of_one_read() -> None:
+    thought = completion_chunk(reasoning_content="hm")
+    texts = [completion_chunk(content=letter) for letter in "abcdefgh"]
+    decoder = OpenAIDecoder()
+    for piece in BEGUN:
+        decoder.feed_read(piece)
+    items = decoder.feed_read(b"".join([*texts, thought, *texts, STOP, DONE]))
+    assert items == [TextDelta("abcdefgh"), ReasoningDelta("hm"), TextDelta("abcdefgh"), WHOLE]
+
+
+def said(items: list[Item]) -> list[Event]:
+    return [item for item in items if not isinstance(item, UpstreamEnd)]
