@@ -21,8 +21,8 @@ from holdfast.store.statements import Prepared
 
 _NO_NODE: Final[Mapping[str, Any]] = {"node_id": None, "generation": None}
 
-APPEND_ROWS = (64, 16, 4, 1)
-"""Row counts for which an append statement is kept prepared, largest first."""
+APPEND_ROWS = 64
+"""How many rows one statement appends at most; the driver keeps one prepared for each number."""
 
 DEAD_ROWS = 5_000
 """How many journal rows of ended runs may stay while other runs are live."""
@@ -57,7 +57,7 @@ class Writer:
         self._connection = connection
         self._index = index
         self._cursor = connection.cursor()
-        self._append_sql = {rows: sql.append_sql(rows) for rows in APPEND_ROWS}
+        self._append_sql = [sql.append_sql(rows) for rows in range(1, APPEND_ROWS + 1)]
         self._added: list[tuple[str, int, int]] = []
         self._ended: list[str] = []
 
@@ -84,9 +84,7 @@ class Writer:
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
             results = self._apply(writes)
-            dead = self._index.dead + self._index.rows_of(self._ended)
-            dead += [row_id for run_id, _, row_id in self._added if run_id in self._ended]
-            dead = self._purge(dead, any(isinstance(write, DeleteSession) for write in writes))
+            dead = self._bury(writes) if self._ended else self._index.dead
             self._cursor.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
@@ -105,9 +103,8 @@ class Writer:
         results: list[Any] = [None] * len(writes)
         known = self._index.rows
         early = [w for w in writes if type(w) is Append and w.run_id in known]
-        self._append(early)
-        for append in early:
-            self._keep_request(append)
+        for start in range(0, len(early), APPEND_ROWS):
+            self._append_rows(early[start : start + APPEND_ROWS])
         if len(early) == len(writes):
             return results
         for place, write in enumerate(writes):
@@ -124,13 +121,7 @@ class Writer:
         if not any(run_id == write.run_id for run_id, _, _ in self._added):
             return False
         self._append_rows([write])
-        self._keep_request(write)
         return None
-
-    def _keep_request(self, write: Append) -> None:
-        if write.request is not None:
-            kept_request = {"p_id": write.run_id, "p_request": kept(write.request)}
-            self.change(sql.KEEP_REQUEST, kept_request)
 
     def _apply_one(self, write: Write) -> Any:
         match write:
@@ -195,13 +186,6 @@ class Writer:
 
     # ------------------------------------------------------------------ journal
 
-    def _append(self, appends: Sequence[Append]) -> None:
-        start = 0
-        for rows in APPEND_ROWS:
-            while len(appends) - start >= rows:
-                self._append_rows(appends[start : start + rows])
-                start += rows
-
     def _append_rows(self, appends: Sequence[Append]) -> None:
         parameters: list[Any] = []
         row_id = self._index.next_id
@@ -215,8 +199,17 @@ class Writer:
             )
             self._added.append((append.run_id, append.last_seq, row_id))
             row_id += 1
-        self._cursor.execute(self._append_sql[len(appends)], parameters)
+            if append.request is not None:
+                request = {"p_id": append.run_id, "p_request": kept(append.request)}
+                self.change(sql.KEEP_REQUEST, request)
+        self._cursor.execute(self._append_sql[len(appends) - 1], parameters)
         self._index.next_id = row_id
+
+    def _bury(self, writes: Sequence[Write]) -> list[int]:
+        """Count the rows of runs that end here among the dead ones; give those that stay."""
+        dead = self._index.dead + self._index.rows_of(self._ended)
+        dead += [row_id for run_id, _, row_id in self._added if run_id in self._ended]
+        return self._purge(dead, any(isinstance(write, DeleteSession) for write in writes))
 
     def _purge(self, dead: list[int], at_once: bool) -> list[int]:
         """Delete rows of ended runs: all when no run is live, else once many have gathered.
