@@ -19,6 +19,7 @@ from holdfast.store import migrate, reads
 from holdfast.store import statements as sql
 from holdfast.store.port import LogPage, Write
 from holdfast.store.record_store import RecordStore
+from holdfast.store.sqlite.checkpoints import Checkpoints
 from holdfast.store.sqlite.work_thread import WorkThread
 from holdfast.store.sqlite.writer import JournalIndex, Writer
 
@@ -30,6 +31,7 @@ BUSY_TIMEOUT_MS = 250
 """Short: the group commit is what waits for a locked file, and it keeps its readers informed."""
 
 CHECKPOINT_PAGES = 4_000
+"""How long the write-ahead log may become before a commit sees to it that it begins anew."""
 
 
 class SqliteStore(RecordStore):
@@ -53,6 +55,7 @@ class SqliteStore(RecordStore):
         self._index = JournalIndex()
         self._lock: int | None = None
         self._engine: Engine | None = None
+        self._checkpoints: Checkpoints | None = None
         self._writing = WorkThread("holdfast-store-writer")
         self._reading = ThreadPoolExecutor(READER_THREADS, "holdfast-store-reader")
 
@@ -85,6 +88,7 @@ class SqliteStore(RecordStore):
             self._connection = connection
             self._writer = Writer(connection, self._index)
             self._load_index()
+            self._checkpoints = Checkpoints(self.path, self._synchronous)
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translate(error, self.path) from error
 
@@ -109,6 +113,8 @@ class SqliteStore(RecordStore):
     async def close(self) -> None:
         """See `Store.close`."""
         if not self._writing.closed:
+            if self._checkpoints is not None:
+                await self._checkpoints.close()
             await self._writing.run(self._close)
             self._writing.close()
         self._reading.shutdown()
@@ -128,6 +134,8 @@ class SqliteStore(RecordStore):
         if self._writing.closed:
             raise StoreUnavailable("the store is closed")
         results: list[Any] = await self._writing.run(self._writer.commit, writes)
+        if self._checkpoints is not None:
+            self._checkpoints.committed()
         return results
 
     # ------------------------------------------------------------------ reads

@@ -21,6 +21,10 @@ class WorkThread:
         while (job := self._jobs.get()) is not None:
             job()
 
+    def post(self, function: Callable[[], None]) -> None:
+        """Call `function`, which must not raise, in the thread; nobody hears of its end."""
+        self._jobs.put(function)
+
     def run(self, function: Callable[..., Any], *arguments: Any) -> "asyncio.Future[Any]":
         """Call `function` in the thread, after everything that was asked before.
 
