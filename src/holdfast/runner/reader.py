@@ -177,6 +177,8 @@ class Reader:
 
 def _piece(entries: list[Entry]) -> list[Entry]:
     """The first of these entries, about `PIECE_BYTES` of them."""
+    if len(entries) == 1:
+        return entries
     size = 0
     for place, entry in enumerate(entries[:PAGE_ENTRIES]):
         size += len(entry.data)

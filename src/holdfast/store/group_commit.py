@@ -128,9 +128,9 @@ class GroupCommit:
 
     def mark(self, source: Source) -> None:
         """`source` has something to save; call it once until `pending` is called."""
-        self._dirty.append(source)
-        if not self._wake.is_set():
+        if not self._dirty:
             self._wake.set()
+        self._dirty.append(source)
 
     async def submit(self, write: Write, on_result: Callable[[Any], None] | None = None) -> Any:
         """Commit `write` with the next batch and give its result.
@@ -154,15 +154,16 @@ class GroupCommit:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        not_before = 0.0
         while True:
             await self._wake.wait()
+            await self._pause(not_before - loop.time())
             self._wake.clear()
             jobs = self._take()
             if jobs:
                 started = loop.time()
-                spacing = self._spacing(started, len(jobs))
+                not_before = started + self._spacing(started, len(jobs))
                 await self._commit(jobs)
-                await self._pause(started + spacing - loop.time())
             if self._closing and not self._dirty and not self._callers:
                 return
 
