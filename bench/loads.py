@@ -35,7 +35,8 @@ class Load:
         return RAMP_MS if self.pace_us and not self.concurrency else 0
 
 
-WARM_UP = Load("warm-up", "", streams=50, chunks=20, concurrency=8, deadline_s=30)
+WARM_UP = Load("warm-up", "", streams=200, chunks=20, concurrency=8, deadline_s=30)
+"""So many that SQLite's log has got the size that it keeps: a file that grows is dearer to sync."""
 
 LOADS = (
     Load(
