@@ -28,12 +28,15 @@ def refused(reply: Reply) -> None:
     assert int(reply.headers["retry-after"]) > 0
 
 
+MORE = " more"
+
+
 class Halved:
     """A run that stands after `Half`; more of its answer comes when `gate` is set."""
 
-    def __init__(self, site: Deployment, *, ends: bool = True) -> None:
+    def __init__(self, site: Deployment, *, ends: bool = True, more: str = MORE) -> None:
         self.gate = asyncio.Event()
-        rest = completion(" whole.") if ends else [completion_chunk(content=" more"), Wire.STALL]
+        rest = completion(" whole.") if ends else [completion_chunk(content=more), Wire.STALL]
         self.question = site.answers(completion_chunk(content="Half"), self.gate, *rest)
 
 
@@ -95,9 +98,9 @@ async def seen_is_stored(site: Deployment, stream: EventStream) -> None:
     assert stream.log + resumed.log == log
 
 
-async def gives_up(site: Deployment, failure: Failure) -> None:
-    """What must happen when the store fails for longer than the patience."""
-    halved, waiting = Halved(site, ends=False), Halved(site, ends=False)
+async def gives_up(site: Deployment, failure: Failure, more: str = MORE) -> None:
+    """What must happen when the store fails for longer than the patience, and takes no `more`."""
+    halved, waiting = (Halved(site, ends=False, more=more) for _ in range(2))
     body = {"message": waiting.question, "stream": False}
     async with site.ask(halved.question) as stream:
         await stream.read_text("Half")
@@ -122,7 +125,7 @@ async def gives_up(site: Deployment, failure: Failure) -> None:
             assert ended["run"]["reason"] == ended["message"]["reason"] == "storage_error"
             assert ended["run"]["outcome"] == "interrupted"
             assert ended["message"]["status"] == "partial"
-            assert ended["message"]["content"] in ("Half", "Half more")
+            assert ended["message"]["content"] in ("Half", f"Half{more}")
             await seen_is_stored(site, stream)
             await site.server.post(f"/api/v1/runs/{silent.run_id}/cancel")
             await silent.rest()
