@@ -36,6 +36,8 @@ def questions_in(path: Path) -> int:
         if ("messages",) not in tables:
             return 0
         return len(connection.execute("SELECT 1 FROM messages WHERE role = 'user'").fetchall())
+    except sqlite3.DatabaseError:
+        return 0  # a checkpoint is writing to it: nobody but SQLite reads it meanwhile
     finally:
         connection.close()
 
