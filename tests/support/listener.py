@@ -5,6 +5,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+ACCEPT_TURNS = 6
+"""More turns of the loop than asyncio takes from a connection to the first step of its task."""
+
 
 class Listener:
     """Listens while the block lasts; a connection is dropped when it has been served.
@@ -34,6 +37,8 @@ class Listener:
         traceback: TracebackType | None,
     ) -> None:
         self._server.close()
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
