@@ -8,7 +8,6 @@ the commit that ends it and lets the log begin anew.
 import logging
 import sqlite3
 import time
-from pathlib import Path
 from typing import Final
 
 from holdfast.store.sqlite.work_thread import WorkThread
@@ -21,10 +20,9 @@ INTERVAL_S: Final = 1.0
 class Checkpoints:
     """Checkpoints of one database while it is written to."""
 
-    def __init__(self, path: Path, synchronous: str) -> None:
-        """Connect to the database `path`, whose writer has this level of `synchronous`."""
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Use a connection that nobody else does; `close` closes it."""
+        self._connection = connection
         self._thread = WorkThread("holdfast-store-checkpoints")
         self._due = 0.0
         self._busy = False

@@ -81,14 +81,10 @@ class SqliteStore(RecordStore):
         self._engine = engine
         try:
             migrate.upgrade(engine)
-            pooled = engine.raw_connection()
-            connection = pooled.driver_connection
-            pooled.detach()
-            assert isinstance(connection, sqlite3.Connection)
-            self._connection = connection
-            self._writer = Writer(connection, self._index)
+            self._connection = _own_connection(engine)
+            self._writer = Writer(self._connection, self._index)
             self._load_index()
-            self._checkpoints = Checkpoints(self.path, self._synchronous)
+            self._checkpoints = Checkpoints(_own_connection(engine))
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise _translate(error, self.path) from error
 
@@ -178,6 +174,15 @@ class SqliteStore(RecordStore):
 
 def _last_seq(row: tuple[int, int]) -> int:
     return row[0]
+
+
+def _own_connection(engine: Engine) -> sqlite3.Connection:
+    """A connection that readers do not share; whoever has it closes it."""
+    pooled = engine.raw_connection()
+    connection = pooled.driver_connection
+    pooled.detach()
+    assert isinstance(connection, sqlite3.Connection)
+    return connection
 
 
 def _begin(connection: Connection) -> None:
