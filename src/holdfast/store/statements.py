@@ -6,7 +6,7 @@ path uses the statements as they are.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -302,6 +302,7 @@ JOURNAL_PAYLOADS_BY_JSON = Prepared(
 JOURNAL_COLUMNS = 5
 
 
+@cache
 def append_sql(rows: int) -> str:
     """One statement that inserts `rows` rows of the journal.
 

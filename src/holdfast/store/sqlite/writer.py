@@ -57,7 +57,6 @@ class Writer:
         self._connection = connection
         self._index = index
         self._cursor = connection.cursor()
-        self._append_sql = [sql.append_sql(rows) for rows in range(1, APPEND_ROWS + 1)]
         self._added: list[tuple[str, int, int]] = []
         self._ended: list[str] = []
 
@@ -202,7 +201,7 @@ class Writer:
             if append.request is not None:
                 request = {"p_id": append.run_id, "p_request": kept(append.request)}
                 self.change(sql.KEEP_REQUEST, request)
-        self._cursor.execute(self._append_sql[len(appends) - 1], parameters)
+        self._cursor.execute(sql.append_sql(len(appends)), parameters)
         self._index.next_id = row_id
 
     def _bury(self, writes: Sequence[Write]) -> list[int]:
