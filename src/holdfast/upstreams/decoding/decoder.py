@@ -81,7 +81,6 @@ class Decoder(ABC):
         self._length = 0  # of the text as the upstream wrote it
         self._told_error: str | None = None
         self._given = 0
-        self._merges = False  # whether the answer is so long that its grain is not kept
         self._merged_chars = min(MERGED_CHARS, self._limits.event_bytes // 4)
 
     # ------------------------------------------------------------------ what a service means
@@ -118,10 +117,10 @@ class Decoder(ABC):
 
     def feed_read(self, data: bytes) -> list[Item]:
         """As `feed`, for the bytes of one read of a long answer: many small texts are merged."""
-        self._merges = self._given >= MERGED_AFTER
         items = self.feed(data)
+        fewer = merge_texts(items, self._merged_chars) if self._merges else items
         self._given += len(items)
-        return merge_texts(items, self._merged_chars) if self._merges else items
+        return fewer
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next bytes of an event stream; give the items that they complete."""
@@ -184,6 +183,11 @@ class Decoder(ABC):
         return self._ending(cause)
 
     # ------------------------------------------------------------------ for subclasses
+
+    @property
+    def _merges(self) -> bool:
+        """Whether the answer is so long that its grain is not kept."""
+        return self._given >= MERGED_AFTER
 
     def _take_text(self, text: str, items: list[Item]) -> None:
         """More of the answer, as the upstream wrote it."""
