@@ -15,10 +15,11 @@ from holdfast.settings import Settings
 from holdfast.store.factory import make_store
 from holdfast.store.postgres import PostgresStore
 from holdfast.store.shared import SharedStore
+from tests.support.loop import turns
 from tests.support.postgres import PostgresServer
 from tests.support.records import OWNER
 from tests.support.scripted import DONE, Call, ScriptedUpstream, texts
-from tests.support.stage import GIVE_UP_S, turns, until
+from tests.support.stage import GIVE_UP_S, until
 
 NEVER_S = 3600.0
 SETTINGS = {

@@ -5,6 +5,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from tests.support.loop import turns
+
 ACCEPT_TURNS = 6
 """More turns of the loop than asyncio takes from a connection to the first step of its task."""
 
@@ -37,8 +39,7 @@ class Listener:
         traceback: TracebackType | None,
     ) -> None:
         self._server.close()
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
+        await turns(ACCEPT_TURNS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

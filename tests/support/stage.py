@@ -147,9 +147,3 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(GIVE_UP_S):
         while not await holds():  # noqa: ASYNC110
             await asyncio.sleep(0)
-
-
-async def turns(count: int = 20) -> None:
-    """Let everything that is ready run, so often; for showing that nothing happens."""
-    for _ in range(count):
-        await asyncio.sleep(0)

@@ -31,10 +31,11 @@ from holdfast.runner.breaker import BreakerState
 from holdfast.runner.supervisor import Supervisor
 from holdfast.store.port import CreateSession, Remember
 from holdfast.upstreams.base import Ask, Exchange, Sink
+from tests.support.loop import turns
 from tests.support.records import OWNER, a_session, commit, events_of
 from tests.support.scripted import DONE, ScriptedUpstream, texts
 from tests.support.scripted import Step as ScriptStep
-from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage
 
 DOWN = UpstreamEnd(Reason.UPSTREAM_UNREACHABLE, error="nobody is there")
 SOURCES = References((Reference(1, text="why"),))

@@ -12,9 +12,10 @@ from holdfast.runner import supervisor as supervisor_module
 from holdfast.store import group_commit
 from holdfast.store.port import Append, FinishRun, Write
 from tests.support.harness import SqliteHarness
+from tests.support.loop import turns
 from tests.support.records import OWNER
 from tests.support.scripted import DONE, texts
-from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage
 
 LATE_S = 1e6
 

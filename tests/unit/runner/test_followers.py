@@ -10,8 +10,9 @@ from holdfast.events import Entry, Outcome, RunEnd, encode
 from holdfast.runner import followers as module
 from holdfast.runner.followers import Followers
 from holdfast.runner.reader import Reader, ReaderBroken
+from tests.support.loop import turns
 from tests.support.shared_store import OWNER_NODE, ScriptedShared, down, entries_of, words
-from tests.support.stage import GIVE_UP_S, turns
+from tests.support.stage import GIVE_UP_S
 
 NEVER_S = 3600.0
 SOON_S = 0.01

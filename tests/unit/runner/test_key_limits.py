@@ -16,9 +16,10 @@ from holdfast.errors import (
     TooManyRequests,
 )
 from holdfast.store.port import Append
+from tests.support.loop import turns
 from tests.support.records import OWNER, STRANGER, a_key
 from tests.support.scripted import DONE, texts
-from tests.support.stage import GIVE_UP_S, Stage, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Stage, on_stage
 
 ONE_RUN = {"concurrent_runs_per_key": 1, "asks_per_minute_per_key": 0}
 ONE_ASK = {"concurrent_runs_per_key": 0, "asks_per_minute_per_key": 1}

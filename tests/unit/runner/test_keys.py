@@ -12,8 +12,9 @@ from holdfast.errors import BadRequest, Conflict, NotFound, StoreUnavailable
 from holdfast.runner.keys import KeyRing, NewKey
 from holdfast.settings.api_keys import GivenKey, digest_of, parse_api_keys
 from holdfast.store.port import KeyRecord, Write
+from tests.support.loop import turns
 from tests.support.records import a_key
-from tests.support.stage import on_stage, turns, until
+from tests.support.stage import on_stage, until
 from tests.support.stores import ScriptedStore
 
 GIVEN = parse_api_keys("carol:0123456789abcdef:chat+admin", "environment")
@@ -232,8 +233,7 @@ class TestReloading:
         store = KeyStore(with_key("one"))
         ring = ring_on(store)
         await ring.start()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns()
         assert store.reads == 1
         await ring.stop()
 

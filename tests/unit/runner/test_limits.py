@@ -16,9 +16,10 @@ from holdfast.events import (
     ToolCall,
 )
 from holdfast.upstreams.base import Ask, Exchange, Health, Sink, Upstream
+from tests.support.loop import turns
 from tests.support.records import events_of
 from tests.support.scripted import DONE, texts
-from tests.support.stage import Asked, on_stage, turns
+from tests.support.stage import Asked, on_stage
 
 
 async def _ended(asked: Asked) -> tuple[str | None, str | None, str]:

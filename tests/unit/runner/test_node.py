@@ -13,9 +13,10 @@ from holdfast.runner.followers import Followers
 from holdfast.runner.node import Node
 from holdfast.settings import NodeSettings
 from holdfast.store.port import FinishRun, RunRecord
+from tests.support.loop import turns
 from tests.support.records import Told
 from tests.support.shared_store import ScriptedShared, down, entries_of, fenced
-from tests.support.stage import GIVE_UP_S, turns
+from tests.support.stage import GIVE_UP_S
 
 HOUR_S = 3600.0
 

@@ -12,9 +12,10 @@ from holdfast.live.run_log import RunLog
 from holdfast.runner import reader as reader_module
 from holdfast.runner.reader import Reader
 from holdfast.store.port import Append, FinishRun
+from tests.support.loop import turns
 from tests.support.records import OWNER, Told, begin, commit, tell
 from tests.support.scripted import DONE, texts
-from tests.support.stage import GIVE_UP_S, Stage, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Stage, on_stage
 from tests.support.stores import ScriptedStore
 
 EVENTS = 200

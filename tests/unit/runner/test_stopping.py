@@ -16,9 +16,10 @@ from holdfast.runner.router import given
 from holdfast.settings import LimitSettings, RunSettings
 from holdfast.store.port import FinishRun, RequestCancel
 from holdfast.upstreams.base import Ask
+from tests.support.loop import turns
 from tests.support.records import OWNER, STRANGER, Told, outcome_of
 from tests.support.scripted import DONE, ScriptedUpstream, texts
-from tests.support.stage import GIVE_UP_S, Asked, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Asked, on_stage
 
 CANCEL = UpstreamEnd(Reason.CLIENT_CANCELLED)
 SOON_S = 0.01

@@ -14,9 +14,10 @@ from holdfast.runner import supervisor as supervisor_module
 from holdfast.runner.reader import Reader, ReaderBroken
 from holdfast.store import group_commit
 from holdfast.store.port import Append, FinishRun, Write
+from tests.support.loop import turns
 from tests.support.records import OWNER, events_of
 from tests.support.scripted import DONE, texts
-from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage, turns, until
+from tests.support.stage import GIVE_UP_S, Asked, Stage, on_stage, until
 
 PATIENT = {"store_patience_s": 1e6}
 IMPATIENT = {"store_patience_s": 1e-6}

@@ -19,9 +19,10 @@ from holdfast.errors import (
 from holdfast.events import Outcome, Reference, References, TextDelta
 from holdfast.store.port import CreateRun, CreateSession, DeleteSession, RunCreated
 from tests.support.harness import TABLES, SqliteHarness
+from tests.support.loop import turns
 from tests.support.records import OWNER, STRANGER, a_session, commit, outcome_of
 from tests.support.scripted import DONE, ScriptedUpstream, texts
-from tests.support.stage import GIVE_UP_S, Stage, on_stage, turns
+from tests.support.stage import GIVE_UP_S, Stage, on_stage
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from holdfast.runner import watchers as module
 from holdfast.runner.watch import Audience
 from holdfast.runner.watchers import Watchers
 from holdfast.store.shared import HINT_BYTES
+from tests.support.loop import turns
 from tests.support.shared_store import entries_of, event_of, words
-from tests.support.stage import GIVE_UP_S, turns
+from tests.support.stage import GIVE_UP_S
 
 NODE, OTHER = "node-b", "node-c"
 SOON_S = 0.02

@@ -11,6 +11,7 @@ from holdfast.errors import HoldfastError, NotFound, StoreError, StoreUnavailabl
 from holdfast.store import group_commit
 from holdfast.store.group_commit import GroupCommit
 from holdfast.store.port import Probe, RequestCancel, Write
+from tests.support.loop import turns
 from tests.support.records import Told
 from tests.support.stores import ScriptedSource, ScriptedStore, accept, fail
 
@@ -73,8 +74,7 @@ async def test_the_first_commit_after_a_pause_happens_at_once(
     assert store.batches == [[RequestCancel("r")]]
     (source,) = _sources(commits, 1)
     source.say()
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns(10)
     assert len(store.batches) == 1  # this one waits for the spacing
     await _settled(source)
 

@@ -15,10 +15,11 @@ from holdfast.store.postgres import statements as sql
 from holdfast.store.postgres import store as module
 from holdfast.store.postgres.writer import PostgresWriter
 from tests.support.harness import PostgresHarness
+from tests.support.loop import turns
 from tests.support.pg_proxy import PgProxy
 from tests.support.postgres import PostgresServer
 from tests.support.records import OWNER, Told, a_session, begin, commit, read_all
-from tests.support.stage import GIVE_UP_S, turns
+from tests.support.stage import GIVE_UP_S
 
 SHORT_S = 1.0
 """A time-out that is waited for; nothing is expected to happen within it."""

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from holdfast.store.sqlite.work_thread import WorkThread
-from tests.support.stage import GIVE_UP_S, turns
+from tests.support.loop import turns
+from tests.support.stage import GIVE_UP_S
 
 
 async def test_work_is_done_in_order_in_one_thread_that_is_not_ours() -> None:
