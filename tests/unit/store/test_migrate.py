@@ -5,7 +5,6 @@ import io
 import re
 import runpy
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +24,6 @@ from tests.support.harness import SqliteHarness
 from tests.support.records import OWNER, Told, a_key, a_session, begin, commit, read_all, tell
 
 VERSIONS = Path(migrate.__file__).parent / "migrations" / "versions"
-
-
-@pytest.fixture
-async def harness(tmp_path: Path) -> AsyncIterator[SqliteHarness]:
-    harness = SqliteHarness(tmp_path)
-    yield harness
-    await harness.close()
 
 
 @pytest.fixture

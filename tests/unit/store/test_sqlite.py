@@ -5,7 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,13 +33,6 @@ async def hold() -> None:
 asyncio.run(hold())
 """
 """Opens the file in a process of its own and keeps it until it is killed."""
-
-
-@pytest.fixture
-async def harness(tmp_path: Path) -> AsyncIterator[SqliteHarness]:
-    harness = SqliteHarness(tmp_path)
-    yield harness
-    await harness.close()
 
 
 # ------------------------------------------------------------------------------ the loop guard

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,6 @@ from holdfast.store.sqlite import SqliteStore, checkpoints
 from holdfast.store.sqlite.checkpoints import Checkpoints
 from tests.support.harness import SqliteHarness
 from tests.support.records import Told, begin, commit, read_all
-
-
-@pytest.fixture
-async def harness(tmp_path: Path) -> AsyncIterator[SqliteHarness]:
-    harness = SqliteHarness(tmp_path)
-    yield harness
-    await harness.close()
-
-
-@pytest.fixture
-async def store(harness: SqliteHarness) -> SqliteStore:
-    store = await harness.open()
-    assert isinstance(store, SqliteStore)
-    return store
 
 
 def questions_in(path: Path) -> int:

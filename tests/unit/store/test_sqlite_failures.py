@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,6 @@ from holdfast.store.sqlite import SqliteStore
 from holdfast.store.sqlite import writer as sqlite_writer
 from tests.support.harness import SqliteHarness
 from tests.support.records import OWNER, Told, begin, commit, read_all, tell
-
-
-@pytest.fixture
-async def harness(tmp_path: Path) -> AsyncIterator[SqliteHarness]:
-    harness = SqliteHarness(tmp_path)
-    yield harness
-    await harness.close()
-
-
-@pytest.fixture
-async def store(harness: SqliteHarness) -> SqliteStore:
-    store = await harness.open()
-    assert isinstance(store, SqliteStore)
-    return store
 
 
 class Intruder:
